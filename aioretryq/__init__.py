@@ -1,0 +1,1 @@
+"""An awaitable Celery."""

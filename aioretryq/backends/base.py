@@ -1,0 +1,67 @@
+"""The port to result backends: keeps result documents by task id, and says when one changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from aioretryq.message import StoredResult
+
+
+class ResultListener(Protocol):
+    """One open ear for changes of results. `subscribe` and `receive` may be called concurrently."""
+
+    async def subscribe(self, task_ids: Sequence[str]) -> None:
+        """Returns once every change stored from now on will be seen by `receive`."""
+        ...
+
+    async def unsubscribe(self, task_ids: Sequence[str]) -> None: ...
+
+    async def receive(self) -> list[tuple[str, bytes]]:
+        """Wait for changes: at least one `(task id, document)`.
+
+        Raises `BackendUnavailable` when the connection is lost; then this listener is done, and its owner
+        opens a new one and fetches everything awaited. Has to keep being called for `subscribe` to return.
+        """
+        ...
+
+
+@runtime_checkable
+class ResultBackend(Protocol):
+    """Keeps result documents (opaque bytes).
+
+    Batches are the primitive; an empty batch does nothing. Every operation has a deadline of its own and
+    raises only `BackendUnavailable` (worth retrying) or `BackendError`, with the driver's error as
+    `__cause__`. Adapters never retry by themselves.
+    """
+
+    display_url: str
+    """Where this backend is, without the password."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    async def store(self, results: Sequence[StoredResult]) -> list[bool]:
+        """Store and announce. False, and nothing is stored, where a final state is stored already."""
+        ...
+
+    async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        """The documents in the order asked for; None where there is none (any more)."""
+        ...
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        """Delete; unknown ids are fine."""
+        ...
+
+    async def cleanup(self) -> int:
+        """Delete what has expired, where the server does not do so itself; returns how many."""
+        ...
+
+    def listen(self) -> AbstractAsyncContextManager[ResultListener]: ...

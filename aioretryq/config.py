@@ -1,0 +1,286 @@
+"""Settings: one table of names, types, defaults and docs; checked the moment one is set.
+
+Names are Celery's wherever Celery has the setting. The table serves validation, the command line's help
+and docs/settings.md (`aioretryq settings --markdown`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import types
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args, get_origin
+
+from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
+
+ENV_PREFIX = "AIORETRYQ_"
+DEFAULT_URL = "sqlite:///aioretryq.sqlite3"
+
+Routes = Mapping[str, Any] | list[Any] | tuple[Any, ...] | Callable[..., Any]
+
+
+def setting(default: Any, doc: str) -> Any:
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata={"doc": doc})
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+@dataclass
+class Settings:
+    """The configuration of a queue: `queue.conf`. Setting an unknown name or a wrong type raises ConfigError."""
+
+    # -- where things are
+    broker_url: str | None = setting(
+        None,
+        f"Broker. Default: `{ENV_PREFIX}URL`, else `{DEFAULT_URL}` in the current folder.",
+    )
+    result_backend: str | None = setting(
+        None, "Result backend, as a URL or alias. Default: the broker's URL. `disabled` stores nothing."
+    )
+    broker_connection_timeout: float = setting(4.0, "Seconds to wait for a connection to the broker.")
+    broker_transport_options: dict[str, Any] = setting(
+        {}, "Redis: `global_keyprefix`, `visibility_timeout` (for Celery workers on the same queues)."
+    )
+    result_backend_transport_options: dict[str, Any] = setting({}, "Redis: `global_keyprefix`, `retry_policy`.")
+    redis_socket_timeout: float = setting(10.0, "Seconds until a Redis server that does not answer counts as gone.")
+    redis_max_connections: int = setting(2, "Command connections to Redis, for the broker and the backend each.")
+
+    # -- results
+    result_expires: float | None = setting(86400.0, "Seconds a result is kept; None keeps it for ever.")
+    result_extended: bool = setting(False, "Store name, args, kwargs, worker, retries and queue with a result.")
+    result_cache_max: int = setting(-1, "SUCCESS results kept in the client's memory; -1 keeps none, 0 all.")
+    result_backend_always_retry: bool = setting(False, "Retry storing and reading results on recoverable errors.")
+    result_backend_max_retries: float = setting(float("inf"), "How often, before BackendStoreError/GetMetaError.")
+    result_backend_base_sleep_between_retries_ms: int = setting(10, "First delay of that, in milliseconds.")
+    result_backend_max_sleep_between_retries_ms: int = setting(10000, "Longest delay of that, in milliseconds.")
+    result_backend_thread_safe: bool = setting(
+        False, "Accepted for Celery's sake: backends here are always safe to share."
+    )
+    result_poll_interval: float = setting(
+        5.0, "Seconds after which a waiter looks for itself, should an announcement have been lost."
+    )
+
+    # -- messages
+    accept_content: tuple[str, ...] = setting(
+        ("json",), "Serializers accepted in messages and results: json, pickle. Pickle can run any code."
+    )
+    task_serializer: str = setting("json", "Serializer of messages: json or pickle.")
+    max_payload_bytes: int = setting(
+        64 * 2**20, "Largest message or result. Put larger data into a store and pass its key."
+    )
+    task_default_queue: str = setting("celery", "Queue of tasks that have no other.")
+    task_default_priority: int = setting(0, "Priority of messages: 0 (served first) to 9.")
+    task_routes: Any = setting(None, "Queue and priority by task name: dict with globs, callable, or list of both.")
+    task_publish_retry: bool = setting(True, "Retry sending a task when the broker cannot be reached.")
+    task_publish_retry_policy: dict[str, Any] = setting(
+        {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
+        "How: max_retries, interval_start, interval_step, interval_max (seconds).",
+    )
+    task_publish_timeout: float = setting(30.0, "Seconds after which sending a task gives up, retries included.")
+
+    # -- tasks
+    task_acks_late: bool = setting(True, "Acknowledge after the task ran (late), not before it starts.")
+    task_track_started: bool = setting(False, "Store STARTED when a task starts.")
+    task_ignore_result: bool = setting(False, "Store no results.")
+    task_store_errors_even_if_ignored: bool = setting(False, "Store failures of tasks that ignore their result.")
+    task_time_limit: float | None = setting(None, "Seconds after which a coroutine task is cancelled and fails.")
+    task_always_eager: bool = setting(False, "`delay` and `apply_async` run the task in place: for tests.")
+    task_eager_propagates: bool = setting(False, "Eager tasks raise their exceptions at once.")
+
+    # -- workers
+    worker_concurrency: int = setting(100, "Tasks running at once in a worker.")
+    worker_threads: int = setting(
+        min(32, (os.cpu_count() or 1) + 4), "Plain (not async) functions running at once in a worker."
+    )
+    worker_grace: float = setting(
+        25.0, "Seconds running tasks get to finish after TERM or INT; below Kubernetes' 30."
+    )
+    lease: float = setting(30.0, "Seconds after which a silent worker's messages go to others.")
+    unknown_task_delay: float = setting(5.0, "Seconds until a task that is unknown here is offered again.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, check(name, value))
+
+    def update(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Set several; nothing is set when one of them is wrong."""
+        checked = {name: check(name, value) for name, value in {**(values or {}), **more}.items()}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Defaults, overridden by `AIORETRYQ_<SETTING>`; `AIORETRYQ_URL` is the broker's URL."""
+        self = cls()
+        for variable, text in environ.items():
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            if variable == f"{ENV_PREFIX}URL":
+                self.broker_url = text or None
+            elif variable.startswith(ENV_PREFIX):
+                self.update({name: parse(name, text)})
+        return self
+
+    def load(self, source: object) -> None:
+        """Take settings from a mapping, an object's lower-case attributes, or the import path of either.
+
+        Names of Celery settings that have no meaning here are skipped with a warning.
+        """
+        values = read_object(source)
+        foreign = sorted(name for name in values if name not in HINTS and name in CELERY_ONLY)
+        if foreign:
+            warnings.warn(
+                f"Celery settings without effect in aioretryq: {', '.join(foreign)}", UserWarning, stacklevel=2
+            )
+        self.update({name: value for name, value in values.items() if name not in foreign})
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in HINTS}
+
+
+HINTS: dict[str, Any] = typing.get_type_hints(Settings)
+"""Name -> type of every setting."""
+
+
+def table() -> list[tuple[str, str, Any, str]]:
+    """(name, type, default, doc) of every setting, in order."""
+    defaults = Settings()
+    return [(f.name, str(f.type), getattr(defaults, f.name), f.metadata["doc"]) for f in dataclasses.fields(Settings)]
+
+
+def check(name: str, value: Any) -> Any:
+    """The value as it is stored (an int where a float is wanted becomes one), or ConfigError."""
+    if name not in HINTS:
+        if name in CELERY_ONLY:
+            raise UnknownSettingError(f"{name!r} is a setting of Celery that aioretryq does not have; remove it.")
+        raise UnknownSettingError(
+            f"There is no setting {name!r}.{did_you_mean(name, HINTS)} `aioretryq settings` lists them all."
+        )
+    try:
+        return _fit(HINTS[name], value)
+    except TypeError:
+        wanted = str(Settings.__dataclass_fields__[name].type)
+        raise ConfigError(f"Setting {name!r} must be {wanted}, not {value!r} ({type(value).__name__}).") from None
+
+
+def _fit(hint: Any, value: Any) -> Any:
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _fit_union(get_args(hint), value)
+    if origin is Literal:
+        return _require(value in get_args(hint), value)
+    if origin is dict:
+        return dict(_require(isinstance(value, Mapping), value))
+    if origin is tuple:
+        items = _require(isinstance(value, list | tuple | set | frozenset), value)
+        return tuple(_fit(get_args(hint)[0], item) for item in items)
+    if hint is float:
+        return float(_require(isinstance(value, int | float) and not isinstance(value, bool), value))
+    if hint is int:
+        return _require(isinstance(value, int) and not isinstance(value, bool), value)
+    return _require(isinstance(value, hint), value)
+
+
+def _fit_union(members: tuple[Any, ...], value: Any) -> Any:
+    for member in members:
+        try:
+            return _fit(member, value)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _require(fits: bool, value: Any) -> Any:
+    if not fits:
+        raise TypeError
+    return value
+
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def parse(name: str, text: str) -> Any:
+    """A setting's value from text: of an environment variable, or of `--set name=value`."""
+    if name not in HINTS:
+        check(name, text)
+    hint = HINTS[name]
+    if hint is bool:
+        if text.lower() not in _WORDS:
+            raise ConfigError(f"Setting {name!r} must be true or false, not {text!r}.")
+        return _WORDS[text.lower()]
+    if hint == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if hint in (str, str | None):
+        return text
+    try:
+        return float(text) if hint is float and text == "inf" else json.loads(text)
+    except ValueError:
+        raise ConfigError(f"Setting {name!r} must be {hint}, which {text!r} is not.") from None
+
+
+def read_object(source: object) -> dict[str, Any]:
+    if isinstance(source, str):
+        source = import_path(source)
+    if isinstance(source, Mapping):
+        return dict(source)
+    if not isinstance(source, types.ModuleType):
+        return {name: getattr(source, name) for name in dir(source) if not name.startswith("_")}
+    public = {name: value for name, value in vars(source).items() if not name.startswith("_")}
+    return {n: v for n, v in public.items() if n in HINTS or n in CELERY_ONLY or _looks_like_setting(n, v)}
+
+
+def _looks_like_setting(name: str, value: Any) -> bool:
+    # A configuration module also holds its imports and helpers; a misspelt setting must still be noticed.
+    groups = ("broker_", "result_", "task_", "worker_", "redis_", "beat_", "accept_")
+    return name.startswith(groups) and not callable(value)
+
+
+def import_path(path: str) -> object:
+    """`package.module` or `package.module:attribute`."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+        for part in filter(None, attribute.split(".")):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"Cannot load configuration from {path!r}: {error}") from error
+    return found
+
+
+CELERY_ONLY = frozenset(
+    """
+    beat_cron_starting_deadline beat_max_loop_interval beat_schedule beat_schedule_filename beat_scheduler
+    beat_sync_every broker_channel_error_retry broker_connection_max_retries broker_connection_retry
+    broker_connection_retry_on_startup broker_failover_strategy broker_heartbeat broker_heartbeat_checkrate
+    broker_login_method broker_native_delayed_delivery_queue_type broker_pool_limit broker_read_url
+    broker_use_ssl broker_write_url control_exchange control_queue_expires control_queue_ttl enable_utc
+    event_exchange event_queue_expires event_queue_prefix event_queue_ttl event_serializer imports include
+    redis_backend_health_check_interval redis_backend_use_ssl redis_client_name redis_db redis_host
+    redis_password redis_port redis_retry_on_timeout redis_socket_connect_timeout redis_socket_keepalive
+    redis_username result_accept_content result_chord_expires result_chord_join_timeout
+    result_chord_ordered result_chord_retry_interval result_compression result_exchange
+    result_exchange_type result_failure_expires result_persistent result_serializer security_cert_store
+    security_certificate security_digest security_key task_acks_on_failure task_acks_on_failure_or_timeout
+    task_acks_on_timeout task_allow_error_cb_on_chord_header task_annotations task_compression
+    task_create_missing_queues task_default_delivery_mode task_default_exchange task_default_exchange_type
+    task_default_queue_type task_default_rate_limit task_default_routing_key task_inherit_parent_priority
+    task_protocol task_queue_max_priority task_queues task_reject_on_worker_lost task_remote_tracebacks
+    task_repr_maxlevels task_retry_on_worker_lost task_send_sent_event task_soft_time_limit
+    task_store_eager_result timezone worker_agent worker_autoscaler
+    worker_cancel_long_running_tasks_on_connection_loss worker_consumer worker_deduplicate_successful_tasks
+    worker_detect_quorum_queues worker_direct worker_disable_prefetch worker_disable_rate_limits
+    worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
+    worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_format worker_lost_wait
+    worker_max_memory_per_child worker_max_tasks_per_child worker_pool worker_pool_putlocks
+    worker_pool_restarts worker_prefetch_multiplier worker_proc_alive_timeout worker_redirect_stdouts
+    worker_redirect_stdouts_level worker_send_task_events worker_soft_shutdown_timeout worker_state_db
+    worker_task_log_format worker_timer worker_timer_precision
+    """.split()
+)
+"""Settings of Celery 5.7 that mean nothing here (yet): `load` skips them with a warning."""

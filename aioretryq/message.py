@@ -1,0 +1,116 @@
+"""The values that travel: a call of a task, and what a broker moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Signature = dict[str, Any]
+"""A task call as Celery's canvas embeds it: task, args, kwargs, options, subtask_type, immutable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMessage:
+    """One call of a task, as Celery's task protocol 2 describes it (celery/app/amqp.py, as_task_v2).
+
+    `eta` and `expires` keep their wire form (ISO 8601 text; without a zone they mean UTC), because a retry
+    has to pass them on unchanged. `headers` holds everything we do not know: user headers, and headers of
+    newer senders; they survive a retry.
+    """
+
+    id: str
+    task: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    eta: str | None = None
+    expires: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    ignore_result: bool | None = None
+    shadow: str | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    origin: str | None = None
+    replaced_task_nesting: int = 0
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] = field(default_factory=dict)
+    callbacks: list[Signature] | None = None
+    errbacks: list[Signature] | None = None
+    chain: list[Signature] | None = None
+    chord: Signature | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+    # What travels beside the headers (message properties)
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    priority: int = 0
+    delivery_mode: int = 2
+    exchange: str = ""
+    routing_key: str = "celery"
+    expiration: str | None = None
+    content_type: str = "application/json"
+    compression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A payload on its way to a queue.
+
+    `tag` is unique to this publish: a broker that sees it twice within a minute (a reply was lost and the
+    sender tried again) delivers it once. With `due` (unix seconds) the message is parked in the broker until
+    then. `priority` is 0..9; 0 is served first, as on Celery's Redis transport.
+    """
+
+    queue: str
+    body: bytes
+    tag: str
+    priority: int = 0
+    due: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A claimed message. `tag` is the receipt: whoever no longer holds it cannot finish the message.
+
+    `redelivered` is true when an earlier holder did not finish it.
+    """
+
+    queue: str
+    body: bytes
+    tag: str
+    priority: int = 0
+    redelivered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Acknowledge `delivery` and, in the same atomic step, send what follows from it.
+
+    `dead` is an entry for the dead letters; the original is then kept there instead of being dropped.
+    """
+
+    delivery: Delivery
+    send: tuple[Outgoing, ...] = ()
+    dead: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a broker hands a worker: messages it may run, and ids that were revoked since its last claim."""
+
+    deliveries: list[Delivery]
+    revoked: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result document on its way to a backend. `ttl` in seconds; None keeps it for ever."""
+
+    task_id: str
+    state: str
+    document: bytes
+    ttl: float | None = None
