@@ -1,1 +1,79 @@
-"""An awaitable Celery."""
+"""An awaitable Celery: an asyncio task queue that speaks Celery's message protocol."""
+
+from aioretryq.app import TaskQueue, shared_task
+from aioretryq.config import Settings
+from aioretryq.context import Request, current_task
+from aioretryq.errors import (
+    AioretryqError,
+    BackendError,
+    BackendGetMetaError,
+    BackendStoreError,
+    BackendUnavailable,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigError,
+    ContentDisallowed,
+    EncodeError,
+    Ignore,
+    MaxRetriesExceededError,
+    NotOpenError,
+    NotRegistered,
+    PayloadTooLarge,
+    ProtocolError,
+    PublishError,
+    Reject,
+    RemoteTaskError,
+    ResultTimeout,
+    Retry,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    UnknownSettingError,
+)
+from aioretryq.execution import ExceptionInfo
+from aioretryq.result import AsyncResult, EagerResult, Update
+from aioretryq.retry import IntervalPolicy, RetryPolicy, retrying
+from aioretryq.task import Task
+from aioretryq.worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AioretryqError",
+    "AsyncResult",
+    "BackendError",
+    "BackendGetMetaError",
+    "BackendStoreError",
+    "BackendUnavailable",
+    "BrokerError",
+    "BrokerUnavailable",
+    "ConfigError",
+    "ContentDisallowed",
+    "EagerResult",
+    "EncodeError",
+    "ExceptionInfo",
+    "Ignore",
+    "IntervalPolicy",
+    "MaxRetriesExceededError",
+    "NotOpenError",
+    "NotRegistered",
+    "PayloadTooLarge",
+    "ProtocolError",
+    "PublishError",
+    "Reject",
+    "RemoteTaskError",
+    "Request",
+    "ResultTimeout",
+    "Retry",
+    "RetryPolicy",
+    "Settings",
+    "Task",
+    "TaskQueue",
+    "TaskRevokedError",
+    "TimeLimitExceeded",
+    "UnknownSettingError",
+    "Update",
+    "Worker",
+    "current_task",
+    "retrying",
+    "shared_task",
+]

@@ -100,7 +100,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a broker hands a worker: messages it may run, and ids that were revoked since its last claim."""
+    """What a broker hands a worker: messages it may run, and the revocations (see below) since its last claim."""
 
     deliveries: list[Delivery]
     revoked: list[str] = field(default_factory=list)
@@ -114,3 +114,14 @@ class StoredResult:
     state: str
     document: bytes
     ttl: float | None = None
+
+
+def revocation(task_id: str, *, terminate: bool) -> str:
+    """What travels in `Broker.revoke`, opaque to brokers: the task, and whether to stop it while it runs."""
+    return f"{'terminate' if terminate else 'drop'}:{task_id}"
+
+
+def parse_revocation(notice: str) -> tuple[str, bool]:
+    """(task id, terminate) of what `revocation` made."""
+    kind, _, task_id = notice.partition(":")
+    return task_id, kind == "terminate"

@@ -120,6 +120,10 @@ class Attempt:
         self.error: BaseException | None = None
         self._on = on
 
+    def reset(self) -> None:
+        """The operation got somewhere (a connection stood for a while): should it fail now, count afresh."""
+        self.retries = 0
+
     def __enter__(self) -> Self:
         return self
 

@@ -80,8 +80,11 @@ class Broker(Protocol):
         """
         ...
 
-    async def revoke(self, task_ids: Sequence[str], *, ttl: float) -> None:
-        """Tell every worker, now and for `ttl` seconds, that these tasks are not to run."""
+    async def revoke(self, notices: Sequence[str], *, ttl: float) -> None:
+        """Hand every worker, in its next claim, these notices; and those that start within `ttl` seconds.
+
+        The notices (`message.revocation`) are opaque here.
+        """
         ...
 
     async def depth(self, queues: Sequence[str]) -> dict[str, int]:

@@ -1,1 +1,5 @@
+"""Running tasks."""
 
+from aioretryq.worker.worker import Worker
+
+__all__ = ["Worker"]

@@ -1,0 +1,57 @@
+# Two commands on a fresh machine with python3 (>= 3.11) and make: `make demo` and `make test`.
+# Everything is installed into .venv; nothing else is needed beforehand.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check bench format soak docs clean
+
+help:
+	@echo "make demo    run the main job on an SQLite file: no server needed"
+	@echo "make test    install what the tests need, a Redis server included, and run them"
+	@echo "make check   ruff, mypy --strict, layers test, generated docs up to date"
+	@echo "make bench   benchmarks against other task queues, as ratios"
+	@echo "make soak    the long runs that 'make test' leaves out"
+	@echo "make format  let ruff format the code"
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m examples.demo
+
+test: $(VENV)/.test
+	sh tests/install_redis.sh $(BIN)/python
+	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+
+soak: $(VENV)/.test
+	sh tests/install_redis.sh $(BIN)/python
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+check: $(VENV)/.test $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/architecture
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks all
+
+format: $(VENV)/.check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.demo
+	$(BIN)/aioretryq settings --markdown > docs/settings.md
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "aioretryq needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of requirements: installed once, and again when pyproject.toml changes.
+$(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,183 @@
+"""Waiting for results: one listener for a whole process, however many wait.
+
+Nobody waits: nothing is subscribed. Somebody waits: fetch, subscribe, and fetch again once the subscription
+is confirmed, so a result stored in between is not missed. The connection was lost: everything awaited is
+subscribed and fetched again. And because announcements can be lost without a trace, everything awaited is
+also fetched every `poll_interval` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aioretryq import states
+from aioretryq.errors import BackendUnavailable, NotOpenError
+from aioretryq.protocol.result import status_of
+from aioretryq.retry import RECONNECT_POLICY, retrying
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aioretryq.backends.base import ResultBackend, ResultListener
+
+logger = logging.getLogger("aioretryq.results")
+
+CHUNK = 1000
+"""Ids in one fetch or subscription."""
+
+
+class Watch:
+    """What one waiter sees of one task: the newest document, and an event when it changes."""
+
+    __slots__ = ("changed", "document", "error")
+
+    def __init__(self) -> None:
+        self.document: bytes | None = None
+        self.error: Exception | None = None
+        self.changed = asyncio.Event()
+
+    def see(self, document: bytes) -> None:
+        if document != self.document:
+            self.document = document
+            self.changed.set()
+
+    async def next(self) -> bytes:
+        """Wait for a document that was not returned yet. Intermediate ones may be skipped.
+
+        NotOpenError when the queue is closed meanwhile.
+        """
+        await self.changed.wait()
+        self.changed.clear()
+        if self.document is None or self.error is not None:
+            raise self.error or AssertionError("a change without a document")
+        return self.document
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.changed.set()
+
+
+class ResultConsumer:
+    """Watches by task id over one listener. `run()` must be running in a task that somebody owns."""
+
+    def __init__(self, backend: ResultBackend, *, poll_interval: float = 5.0) -> None:
+        self._backend = backend
+        self._poll_interval = poll_interval
+        self._watches: dict[str, set[Watch]] = {}
+        self._subscribed: set[str] = set()
+        self._work = asyncio.Event()  # watches and subscriptions differ
+        self._new: set[str] = set()  # not fetched yet since their first watch
+
+    @contextmanager
+    def watch(self, task_id: str) -> Iterator[Watch]:
+        """Leaving the block, in whatever way, ends the watch; the last one of an id ends its subscription."""
+        watch = Watch()
+        watches = self._watches.setdefault(task_id, set())
+        watches.add(watch)
+        self._new.add(task_id)
+        self._work.set()
+        try:
+            yield watch
+        finally:
+            watches.discard(watch)
+            if not watches:
+                del self._watches[task_id]
+                self._new.discard(task_id)
+                self._work.set()
+
+    @property
+    def watching(self) -> int:
+        """How many tasks are watched now."""
+        return len(self._watches)
+
+    @property
+    def subscribed(self) -> int:
+        """How many tasks the backend has been asked to announce."""
+        return len(self._subscribed)
+
+    async def run(self) -> None:
+        """Serve until cancelled. A lost connection is opened again for as long as it takes."""
+        try:
+            async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._log_lost):
+                with attempt:
+                    await self._work.wait()
+                    async with self._backend.listen() as listener:
+                        attempt.reset()
+                        await self._serve(listener)
+        finally:
+            for watches in self._watches.values():
+                for watch in watches:
+                    watch.fail(NotOpenError("The queue was closed while this result was awaited."))
+
+    async def _serve(self, listener: ResultListener) -> None:
+        self._subscribed.clear()
+        self._new.update(self._watches)
+        self._work.set()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._receive, listener)
+                group.start_soon(self._follow, listener)
+                group.start_soon(self._poll)
+        except* BackendUnavailable as lost:
+            raise BackendUnavailable(str(lost.exceptions[0])) from lost
+
+    async def _receive(self, listener: ResultListener) -> None:
+        while True:
+            for task_id, document in await listener.receive():
+                self._see(task_id, document)
+
+    async def _follow(self, listener: ResultListener) -> None:
+        """Keep subscriptions equal to watches, in batches."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            await self._fetch(list(self._new))
+            unknown = [task_id for task_id in self._new if self._is_open(task_id)]
+            self._new.clear()
+            for chunk in _chunks([task_id for task_id in unknown if task_id not in self._subscribed]):
+                self._subscribed.update(chunk)
+                await listener.subscribe(chunk)
+            await self._fetch([task_id for task_id in unknown if task_id in self._watches])
+            for chunk in _chunks([task_id for task_id in self._subscribed if task_id not in self._watches]):
+                self._subscribed.difference_update(chunk)
+                await listener.unsubscribe(chunk)
+
+    def _is_open(self, task_id: str) -> bool:
+        """Somebody waits, and has not seen the final state yet."""
+        return any(
+            watch.document is None or status_of(watch.document) not in states.FINAL
+            for watch in self._watches.get(task_id, ())
+        )
+
+    async def _poll(self) -> None:
+        while True:
+            await anyio.sleep(self._poll_interval)
+            await self._fetch(list(self._watches))
+
+    async def _fetch(self, task_ids: list[str]) -> None:
+        for chunk in _chunks(task_ids):
+            for task_id, document in zip(chunk, await self._backend.fetch(chunk), strict=True):
+                if document is not None:
+                    self._see(task_id, document)
+
+    def _see(self, task_id: str, document: bytes) -> None:
+        for watch in self._watches.get(task_id, ()):
+            # An announcement may overtake a fetch that was answered earlier: final stays final.
+            if watch.document is None or status_of(watch.document) not in states.FINAL:
+                watch.see(document)
+
+    def _log_lost(self, error: BaseException, retries: int, delay: float) -> None:
+        logger.warning(
+            "Lost the result backend at %s (%s); %d tasks awaited; trying again in %.1f s",
+            self._backend.display_url, error, len(self._watches), delay,
+        )  # fmt: skip
+
+
+def _chunks(items: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]

@@ -1,0 +1,181 @@
+"""The result backend for one process."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from aioretryq import states
+from aioretryq.drivers.wakeup import Wakeup
+from aioretryq.errors import BackendUnavailable, NotOpenError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from types import TracebackType
+
+    from aioretryq.config import Settings
+    from aioretryq.message import StoredResult
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    state: str
+    document: bytes
+    expires: float
+
+
+class MemoryListener:
+    """Gets what is stored while it is subscribed; only the last document of a task is of interest."""
+
+    def __init__(self, lock: threading.Lock, name: str) -> None:
+        self._lock = lock
+        self._name = name
+        self._task_ids: set[str] = set()
+        self._changes: dict[str, bytes] = {}
+        self._wakeup = Wakeup()
+        self._closed = False
+
+    async def subscribe(self, task_ids: Sequence[str]) -> None:
+        with self._lock:
+            self._task_ids.update(task_ids)
+
+    async def unsubscribe(self, task_ids: Sequence[str]) -> None:
+        with self._lock:
+            self._task_ids.difference_update(task_ids)
+            for task_id in task_ids:
+                self._changes.pop(task_id, None)
+
+    async def receive(self) -> list[tuple[str, bytes]]:
+        while True:
+            with self._lock:
+                self._wakeup.clear()
+                if self._changes:
+                    changes, self._changes = self._changes, {}
+                    return list(changes.items())
+                if self._closed:
+                    raise BackendUnavailable(f"The result backend {self._name} was closed; open it again.")
+            await self._wakeup.wait()
+
+    def tell(self, task_id: str, document: bytes) -> None:
+        if task_id in self._task_ids:
+            self._changes[task_id] = document
+            self._wakeup.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wakeup.set()
+
+
+class MemoryResults:
+    """What the backends of one name share."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.listeners: set[MemoryListener] = set()
+        self._kept: dict[str, _Kept] = {}
+        self._expiring: list[tuple[float, str]] = []
+
+    def store(self, result: StoredResult, now: float) -> bool:
+        kept = self._kept.get(result.task_id)
+        if kept is not None and kept.state in states.FINAL and kept.expires > now:
+            return False
+        expires = math.inf if result.ttl is None else now + result.ttl
+        self._kept[result.task_id] = _Kept(result.state, result.document, expires)
+        if result.ttl is not None:
+            heapq.heappush(self._expiring, (expires, result.task_id))
+        for listener in self.listeners:
+            listener.tell(result.task_id, result.document)
+        return True
+
+    def fetch(self, task_id: str, now: float) -> bytes | None:
+        kept = self._kept.get(task_id)
+        return kept.document if kept is not None and kept.expires > now else None
+
+    def forget(self, task_id: str) -> None:
+        self._kept.pop(task_id, None)
+
+    def expire(self, now: float) -> int:
+        count = 0
+        while self._expiring and self._expiring[0][0] <= now:
+            expires, task_id = heapq.heappop(self._expiring)
+            kept = self._kept.get(task_id)
+            # It may have been stored anew since, with more time.
+            if kept is not None and kept.expires == expires:
+                del self._kept[task_id]
+                count += 1
+        return count
+
+
+_stores: dict[str, MemoryResults] = {}
+
+
+class MemoryBackend:
+    """`memory://` keeps its results to itself; all `memory://<name>` of a process share theirs."""
+
+    def __init__(self, name: str = "", *, clock: Callable[[], float] = time.time) -> None:
+        self.display_url = f"memory://{name}"
+        self._store = _stores.setdefault(name, MemoryResults()) if name else MemoryResults()
+        self._clock = clock
+        self._own_listeners: set[MemoryListener] = set()
+        self._open = False
+
+    @classmethod
+    def from_url(cls, url: str, settings: Settings) -> Self:
+        return cls(url.partition("://")[2].strip("/"))
+
+    async def __aenter__(self) -> Self:
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._open = False
+        for listener in self._own_listeners:
+            listener.close()
+
+    async def store(self, results: Sequence[StoredResult]) -> list[bool]:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            store.expire(now)  # nobody has to call cleanup() for the memory to stay bounded
+            return [store.store(result, now) for result in results]
+
+    async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            return [store.fetch(task_id, now) for task_id in task_ids]
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        store = self._checked()
+        with store.lock:
+            for task_id in task_ids:
+                store.forget(task_id)
+
+    async def cleanup(self) -> int:
+        store = self._checked()
+        with store.lock:
+            return store.expire(self._clock())
+
+    @contextlib.asynccontextmanager
+    async def listen(self) -> AsyncIterator[MemoryListener]:
+        store = self._checked()
+        listener = MemoryListener(store.lock, self.display_url)
+        self._own_listeners.add(listener)
+        with store.lock:
+            store.listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._own_listeners.discard(listener)
+            with store.lock:
+                store.listeners.discard(listener)
+
+    def _checked(self) -> MemoryResults:
+        if not self._open:
+            raise NotOpenError(f"The result backend {self.display_url} is not open; use it inside `async with`.")
+        return self._store

@@ -1,0 +1,232 @@
+"""The Redis result backend: Celery's keys, documents and announcements, so that either side reads the other's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from math import ceil
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from aioretryq.drivers.redis import DRIVER_ERRORS, RedisServer, close, load_scripts
+from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from types import TracebackType
+
+    from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
+
+    from aioretryq.config import Settings
+    from aioretryq.errors import AioretryqError
+    from aioretryq.message import StoredResult
+
+T = TypeVar("T")
+
+CHUNK = 500
+"""Ids in one command: long enough to be fast, short enough not to hold up the server's other clients."""
+
+
+class RedisBackend:
+    """Results in Redis, as Celery keeps them."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._server = RedisServer(url, settings, BackendUnavailable, BackendError)
+        self.display_url = self._server.display_url
+        self._prefix = key_prefix(str(settings.result_backend_transport_options.get("global_keyprefix", "")))
+        self._connect_within = settings.broker_connection_timeout
+        self._answer_within = settings.redis_socket_timeout
+        self._client: Redis | None = None
+        self._scripts: dict[str, AsyncScript] = {}
+        self._listeners: set[RedisListener] = set()
+
+    @classmethod
+    def from_url(cls, url: str, settings: Settings) -> Self:
+        return cls(url, settings)
+
+    async def __aenter__(self) -> Self:
+        client = self._server.client("backend")
+        try:
+            await self._server.check(client)
+        except BaseException:
+            await close(client)
+            raise
+        self._client = client
+        self._scripts = load_scripts(client, "aioretryq.backends", "store")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        client, self._client = self._client, None
+        for listener in tuple(self._listeners):
+            await listener.close()
+        if client is not None:
+            await close(client)
+
+    async def store(self, results: Sequence[StoredResult]) -> list[bool]:
+        self._checked()
+        stored: list[bool] = []
+        for chunk in _chunks(results):
+            keys = [self._key(result.task_id) for result in chunk]
+            args: list[Any] = []
+            for result in chunk:
+                args += ["" if result.ttl is None else max(1, ceil(result.ttl * 1000)), result.document]
+            with self._server.errors():
+                stored += [flag == 1 for flag in await self._scripts["store"](keys, args)]
+        return stored
+
+    async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        client = self._checked()
+        documents: list[Any] = []
+        for chunk in _chunks(task_ids):
+            with self._server.errors():
+                documents += await client.mget([self._key(task_id) for task_id in chunk])
+        return documents
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        client = self._checked()
+        for chunk in _chunks(task_ids):
+            with self._server.errors():
+                await client.delete(*(self._key(task_id) for task_id in chunk))
+
+    async def cleanup(self) -> int:
+        return 0  # the server deletes what has expired
+
+    @contextlib.asynccontextmanager
+    async def listen(self) -> AsyncIterator[RedisListener]:
+        self._checked()
+        listener = RedisListener(self._server, self._key(""), self._answer_within)
+        self._listeners.add(listener)
+        try:
+            await listener.open(self._connect_within)
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+            await listener.close()
+
+    def _checked(self) -> Redis:
+        if self._client is None:
+            raise NotOpenError(f"The result backend {self.display_url} is not open; use it inside `async with`.")
+        return self._client
+
+    def _key(self, task_id: str) -> str:
+        return f"{self._prefix}celery-task-meta-{task_id}"
+
+
+class RedisListener:
+    """One connection in pub/sub mode.
+
+    Not redis-py's PubSub: that connects and subscribes again by itself when the connection is lost, and what
+    was announced in between is lost without a word.
+    """
+
+    def __init__(self, server: RedisServer, key_prefix: str, answer_within: float) -> None:
+        self._server = server
+        self._connection: Any = server.connection("results")  # untyped in redis-py
+        self._key_prefix = key_prefix
+        self._answer_within = answer_within
+        self._wanted: set[str] = set()
+        # Confirmations come in the order of the commands: for each how many are missing, and who waits.
+        self._unconfirmed: deque[tuple[list[int], asyncio.Future[None]]] = deque()
+        self._sending = asyncio.Lock()
+        self._heard: list[tuple[str, bytes]] = []
+        self._failure: AioretryqError | None = None
+
+    async def open(self, within: float) -> None:
+        with self._server.errors():
+            async with asyncio.timeout(within):
+                await self._connection.connect()
+
+    async def close(self) -> None:
+        await self._fail(BackendUnavailable(f"The listener on {self._server.display_url} is closed; open a new one."))
+
+    async def subscribe(self, task_ids: Sequence[str]) -> None:
+        wanted = list(dict.fromkeys(task_ids))
+        if not wanted:
+            return
+        self._wanted.update(wanted)
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        async with self._sending:
+            self._unconfirmed.append(([len(wanted)], confirmed))
+            await self._send("SUBSCRIBE", wanted)
+        try:
+            async with asyncio.timeout(self._answer_within):
+                await confirmed
+        except TimeoutError as error:
+            raise await self._fail(self._server.translate(error)) from error
+
+    async def unsubscribe(self, task_ids: Sequence[str]) -> None:
+        # Not confirmed: what is still announced until the server has read this is dropped here.
+        unwanted = [task_id for task_id in dict.fromkeys(task_ids) if task_id in self._wanted]
+        self._wanted.difference_update(unwanted)
+        async with self._sending:
+            await self._send("UNSUBSCRIBE", unwanted)
+
+    async def receive(self) -> list[tuple[str, bytes]]:
+        while not self._heard:
+            reply = await self._read(timeout=None)
+            while reply is not None:
+                self._take(reply)
+                # Zero seconds: all that has arrived already is one batch.
+                reply = await self._read(timeout=0) if len(self._heard) < CHUNK else None
+        heard, self._heard = self._heard, []  # kept until here, for receive may be cancelled while it reads on
+        return heard
+
+    def _take(self, reply: list[Any]) -> None:
+        kind, channel, content = reply
+        if kind == b"message":
+            task_id = channel.decode().removeprefix(self._key_prefix)
+            if task_id in self._wanted:
+                self._heard.append((task_id, content))
+        elif kind == b"subscribe" and self._unconfirmed:
+            missing, confirmed = self._unconfirmed[0]
+            missing[0] -= 1
+            if not missing[0]:
+                self._unconfirmed.popleft()
+                if not confirmed.done():
+                    confirmed.set_result(None)
+
+    async def _read(self, timeout: float | None) -> Any:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            # Being cancelled here costs nothing: what was read in part is read on the next time.
+            return await self._connection.read_response(timeout=timeout, disconnect_on_error=False)
+        except DRIVER_ERRORS as error:
+            raise await self._fail(self._server.translate(error)) from error
+
+    async def _send(self, command: str, task_ids: Sequence[str]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            for chunk in _chunks(task_ids):
+                await self._connection.send_command(command, *(self._key_prefix + task_id for task_id in chunk))
+        except DRIVER_ERRORS as error:
+            raise await self._fail(self._server.translate(error)) from error
+        except asyncio.CancelledError:
+            # Only with a full send buffer. Half a command may be on its way: this connection is of no more use.
+            await self._fail(BackendUnavailable(f"A command to {self._server.display_url} was broken off."))
+            raise
+
+    async def _fail(self, failure: AioretryqError) -> AioretryqError:
+        """The first failure stays: whoever still reads or waits for a confirmation gets it too."""
+        self._failure = failure = self._failure or failure
+        while self._unconfirmed:
+            _, confirmed = self._unconfirmed.popleft()
+            if not confirmed.done():
+                confirmed.set_exception(failure)
+        # Without waiting for the other side: closing must be quick, also when the server is gone.
+        with contextlib.suppress(*DRIVER_ERRORS):
+            await self._connection.disconnect(nowait=True)
+        return failure
+
+
+def key_prefix(prefix: str) -> str:
+    """`global_keyprefix` as Celery's backends read it: set off with `_` unless it ends in a separator."""
+    return prefix if not prefix or prefix.endswith((":", "_", "-", ".")) else f"{prefix}_"
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))

@@ -1,0 +1,222 @@
+"""The result backend in an SQLite file, which may be the broker's."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Self
+
+from aioretryq import states
+from aioretryq.drivers import doorbell
+from aioretryq.drivers.sqlite import Database, path_of
+from aioretryq.drivers.wakeup import Wakeup
+from aioretryq.errors import BackendError, BackendUnavailable, UnavailableError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from aioretryq.config import Settings
+    from aioretryq.message import StoredResult
+
+CHUNK = 500
+"""Ids per statement: SQLite builds allow as few as 999 parameters."""
+CLEANED_AT_ONCE = 5000
+"""Rows per transaction of a clean-up, so that it does not hold up the workers."""
+DATAGRAMS = 60
+"""More announcements than this may not fit into a listener's buffer; then one says: look at everything."""
+
+TOPIC = "results"
+FINAL = ", ".join(f"'{state}'" for state in sorted(states.FINAL))
+
+
+class SQLiteListener:
+    """Fetches what it is told has changed; where it may have been told too little, all it is subscribed to."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._bell = doorbell.Doorbell(database, self._heard)
+        self._wakeup = Wakeup()
+        self._changed: set[str] = set()
+        self._look_at_all = False
+        self._closed = False
+        # By task, a hash of the document told last: looking at everything finds what was told already, too.
+        self._told: dict[str, int | None] = {}
+
+    async def open(self) -> None:
+        await self._bell.open()
+        await self._bell.announce([TOPIC])
+
+    async def subscribe(self, task_ids: Sequence[str]) -> None:
+        for task_id in task_ids:
+            self._told.setdefault(task_id, None)
+        await self._announce()
+
+    async def unsubscribe(self, task_ids: Sequence[str]) -> None:
+        for task_id in task_ids:
+            self._told.pop(task_id, None)
+            self._changed.discard(task_id)
+
+    async def receive(self) -> list[tuple[str, bytes]]:
+        while True:
+            self._wakeup.clear()
+            if self._closed:
+                raise BackendUnavailable(f"The SQLite file {self._database.path!r} was closed; open it again.")
+            await self._announce()
+            if changes := await self._collect():
+                return changes
+            await self._wakeup.wait(self._bell.interval)
+
+    def close(self) -> None:
+        self._closed = True
+        self._wakeup.set()
+
+    async def aclose(self) -> None:
+        self.close()
+        # An entry that stays in the table is stale soon.
+        with contextlib.suppress(UnavailableError):
+            await self._bell.aclose()
+
+    async def _announce(self) -> None:
+        if await self._bell.announce([TOPIC]):
+            self._look_at_all = True
+
+    async def _collect(self) -> list[tuple[str, bytes]]:
+        changed, look_at_all = self._changed, self._look_at_all
+        if not changed and not look_at_all:
+            return []
+        self._changed, self._look_at_all = set(), False
+        wanted, now = list(self._told if look_at_all else changed), self._clock()
+        try:
+            found = await self._database.read(lambda connection: dict(_fetch(connection, wanted, now)))
+        except BaseException:
+            # Cancelled, as a rule: the next receive() has to tell of them.
+            self._changed |= changed
+            self._look_at_all |= look_at_all
+            raise
+        return [(task_id, document) for task_id, document in found.items() if self._is_news(task_id, document)]
+
+    def _is_news(self, task_id: str, document: bytes) -> bool:
+        mark = hash(document)
+        if task_id not in self._told or self._told[task_id] == mark:
+            return False
+        self._told[task_id] = mark
+        return True
+
+    def _heard(self, datagram: bytes) -> None:
+        if datagram == doorbell.ANY:
+            self._look_at_all = True
+        else:
+            self._changed.update(task_id for task_id in doorbell.unpack(datagram) if task_id in self._told)
+        if self._changed or self._look_at_all:
+            self._wakeup.set()
+
+
+class SQLiteBackend:
+    """`sqlite:///relative/path` or `sqlite:////absolute/path`; the file is created where there is none."""
+
+    def __init__(self, path: str, *, clock: Callable[[], float] = time.time) -> None:
+        self.display_url = f"sqlite:///{path}"
+        self._database = Database(path, unavailable=BackendUnavailable, refused=BackendError)
+        self._clock = clock
+        self._ringer = doorbell.Ringer()
+        self._listeners: set[SQLiteListener] = set()
+
+    @classmethod
+    def from_url(cls, url: str, settings: Settings) -> Self:
+        return cls(path_of(url))
+
+    async def __aenter__(self) -> Self:
+        await self._database.open()
+        self._ringer.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            for listener in tuple(self._listeners):
+                await listener.aclose()
+        finally:
+            await self._database.aclose()
+            self._ringer.close()
+
+    async def store(self, results: Sequence[StoredResult]) -> list[bool]:
+        if not results:
+            return []
+        now = self._clock()
+        stored, _ = await self._database.write(
+            lambda connection: _store(connection, results, now),
+            lambda outcome: self._announce(results, *outcome),
+        )
+        return stored
+
+    async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:
+        if not task_ids:
+            return []
+        now = self._clock()
+        found = await self._database.read(lambda connection: dict(_fetch(connection, task_ids, now)))
+        return [found.get(task_id) for task_id in task_ids]
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        if task_ids:
+            rows = [(task_id,) for task_id in task_ids]
+            await self._database.write(lambda c: c.executemany("DELETE FROM results WHERE task_id = ?", rows))
+
+    async def cleanup(self) -> int:
+        now, total = self._clock(), 0
+        while True:
+            count = await self._database.write(lambda connection: _clean(connection, now))
+            total += count
+            if count < CLEANED_AT_ONCE:
+                return total
+
+    @contextlib.asynccontextmanager
+    async def listen(self) -> AsyncIterator[SQLiteListener]:
+        listener = SQLiteListener(self._database, self._clock)
+        self._listeners.add(listener)
+        try:
+            await listener.open()
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+            await listener.aclose()
+
+    def _announce(self, results: Sequence[StoredResult], stored: list[bool], ports: set[int]) -> None:
+        if ports:
+            news = [result.task_id for result, done in zip(results, stored, strict=True) if done]
+            datagrams = doorbell.pack(news)
+            self._ringer.ring(ports, datagrams if len(datagrams) <= DATAGRAMS else [doorbell.ANY])
+
+
+def _store(
+    connection: sqlite3.Connection, results: Sequence[StoredResult], now: float
+) -> tuple[list[bool], set[int]]:
+    statement = f"""INSERT INTO results (task_id, state, expires, document) VALUES (?, ?, ?, ?)
+        ON CONFLICT (task_id) DO UPDATE
+        SET state = excluded.state, expires = excluded.expires, document = excluded.document
+        WHERE state NOT IN ({FINAL}) OR expires <= ?"""
+    stored = []
+    for result in results:
+        expires = None if result.ttl is None else now + result.ttl
+        row = (result.task_id, result.state, expires, result.document, now)
+        stored.append(connection.execute(statement, row).rowcount == 1)
+    return stored, doorbell.ports(connection, [TOPIC]) if any(stored) else set()
+
+
+def _fetch(connection: sqlite3.Connection, task_ids: Sequence[str], now: float) -> Iterator[tuple[str, bytes]]:
+    for start in range(0, len(task_ids), CHUNK):
+        chunk = task_ids[start : start + CHUNK]
+        marks = ", ".join("?" * len(chunk))
+        yield from _rows(connection, f"task_id IN ({marks}) AND (expires IS NULL OR expires > ?)", [*chunk, now])
+
+
+def _rows(connection: sqlite3.Connection, where: str, values: list[object]) -> Iterable[tuple[str, bytes]]:
+    return connection.execute(f"SELECT task_id, document FROM results WHERE {where}", values)
+
+
+def _clean(connection: sqlite3.Connection, now: float) -> int:
+    expired = "SELECT task_id FROM results WHERE expires <= ? LIMIT ?"
+    return connection.execute(f"DELETE FROM results WHERE task_id IN ({expired})", (now, CLEANED_AT_ONCE)).rowcount

@@ -1,0 +1,57 @@
+-- Takes messages under a lease: admits what is due, pops in order, notes each in kombu's unacked.
+-- KEYS  unacked, unacked_index, leases, revocations, revoked, each queue's schedule,
+--       each queue's list of bucket 0, then of bucket 3, 6 and 9
+-- ARGV  limit, lease, lead of the index score, tag prefix, number of the last tag, number of the last
+--       revocation seen, then for each queue what kombu appends to its messages in unacked
+-- Returns {seconds until something parked is due ('' for never) for each queue},
+--         {revoked id, its number, ...}, {queue, bucket, tag, body, ...}
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
+local limit, lease, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local queues = #ARGV - 6
+local lists = 5 + queues
+local due, revoked, taken = {}, {}, {}
+
+-- A key of the wrong type must fail here, before anything was popped.
+redis.call('HLEN', unacked)
+redis.call('ZCARD', index)
+redis.call('ZCARD', leases)
+for i = lists + 1, #KEYS do redis.call('LLEN', KEYS[i]) end
+
+local fresh = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[6], '+inf', 'WITHSCORES')
+for i = 1, #fresh, 2 do
+  local ends = redis.call('ZSCORE', KEYS[5], fresh[i])
+  if ends and tonumber(ends) > now then
+    revoked[#revoked + 1] = fresh[i]
+    revoked[#revoked + 1] = fresh[i + 1]
+  end
+end
+
+for q = 1, queues do
+  local schedule = KEYS[5 + q]
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, 100)) do
+    local bucket, length, start = string.match(member, '^(%d):(%d+):()')
+    redis.call('LPUSH', KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length))
+    redis.call('ZREM', schedule, member)
+  end
+  local first = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')
+  due[q] = first[2] and string.format('%.6f', first[2] - now) or ''
+end
+
+for step = 0, 3 do
+  for q = 1, queues do
+    local room = limit - #taken / 4
+    local popped = room > 0 and redis.call('RPOP', KEYS[lists + step * queues + q], room) or {}
+    for _, body in ipairs(popped) do
+      local tag = string.format('%s%012d:%d', ARGV[4], ARGV[5] + #taken / 4 + 1, step * 3)
+      redis.call('HSET', unacked, tag, '[' .. body .. ARGV[6 + q])
+      redis.call('ZADD', leases, now + lease, tag)
+      -- kombu's sweep parses what the index names as JSON, and fails on anything else: leases alone cover that.
+      if string.byte(body) == 123 then redis.call('ZADD', index, now + lead, tag) end
+      local n = #taken
+      taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4] = q, step * 3, tag, body
+    end
+  end
+end
+return {due, revoked, taken}

@@ -1,0 +1,27 @@
+-- Adds messages to lists, or parks them; those whose tag was sent within the last minute are skipped.
+-- KEYS  sent, then the lists and schedules that messages go to
+-- ARGV  the kinds of those keys ('l' or 'z' each), then for each message:
+--       tag, number of its key, due ('' for a list), the message (for a schedule: its member)
+-- Returns how many were added
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local added = 0
+
+-- A key of the wrong type must fail here, before anything was added.
+for i = 1, #ARGV[1] do
+  redis.call(string.sub(ARGV[1], i, i) == 'l' and 'LLEN' or 'ZCARD', KEYS[1 + i])
+end
+
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
+for i = 2, #ARGV, 4 do
+  if redis.call('ZADD', KEYS[1], 'NX', now, ARGV[i]) == 1 then
+    local key, due = KEYS[1 + ARGV[i + 1]], ARGV[i + 2]
+    if due == '' then
+      redis.call('LPUSH', key, ARGV[i + 3])
+    else
+      redis.call('ZADD', key, due, ARGV[i + 3])
+    end
+    added = added + 1
+  end
+end
+return added

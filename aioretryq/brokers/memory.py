@@ -1,0 +1,284 @@
+"""The broker for one process: tests, notebooks, and programs that want no files and no server."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+from aioretryq.drivers.wakeup import Wakeup
+from aioretryq.errors import NotOpenError
+from aioretryq.message import Claim, Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from aioretryq.config import Settings
+    from aioretryq.message import Finish, Outgoing
+
+TAG_MEMORY = 60.0
+"""Seconds for which a tag that was sent is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    queue: str
+    body: bytes
+    priority: int
+    redelivered: bool = False
+
+
+@dataclass(slots=True)
+class _Held:
+    message: _Message
+    until: float
+
+
+class _Queue:
+    """The messages of one queue: a lane for each priority, and those that are parked."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[int, deque[_Message]] = {}
+        self.parked: list[tuple[float, int, _Message]] = []
+        self._order = itertools.count()
+
+    def append(self, message: _Message) -> None:
+        self.lanes.setdefault(message.priority, deque()).append(message)
+
+    def prepend(self, message: _Message) -> None:
+        self.lanes.setdefault(message.priority, deque()).appendleft(message)
+
+    def park(self, message: _Message, due: float) -> None:
+        heapq.heappush(self.parked, (due, next(self._order), message))
+
+    def admit_due(self, now: float) -> None:
+        while self.parked and self.parked[0][0] <= now:
+            self.append(heapq.heappop(self.parked)[2])
+
+    def pop(self, priority: int, limit: int) -> Iterator[_Message]:
+        lane = self.lanes.get(priority, deque())
+        for _ in range(min(limit, len(lane))):
+            yield lane.popleft()
+        if not lane:
+            self.lanes.pop(priority, None)
+
+    def next_arrival(self) -> float:
+        if self.lanes:
+            return -math.inf
+        return self.parked[0][0] if self.parked else math.inf
+
+    def __len__(self) -> int:
+        return len(self.parked) + sum(map(len, self.lanes.values()))
+
+
+class MemoryStore:
+    """What the brokers of one name share. Every method is one atomic step, in whatever thread it is called."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.dead: list[bytes] = []
+        self.waiters: set[Wakeup] = set()
+        self._queues: dict[str, _Queue] = {}
+        self._held: dict[str, _Held] = {}
+        self._sent: dict[str, float] = {}
+        self._revoked: dict[int, tuple[str, float]] = {}
+        self._numbers = itertools.count(1)
+        self._last_revocation = 0
+
+    def send(self, messages: Iterable[Outgoing], now: float) -> None:
+        # Tags expire in the order they came, so only the oldest need a look.
+        while self._sent and next(iter(self._sent.values())) <= now:
+            del self._sent[next(iter(self._sent))]
+        for outgoing in messages:
+            if outgoing.tag in self._sent:
+                continue
+            self._sent[outgoing.tag] = now + TAG_MEMORY
+            message = _Message(outgoing.queue, outgoing.body, outgoing.priority)
+            if outgoing.due is None:
+                self._queue(outgoing.queue).append(message)
+            else:
+                self._queue(outgoing.queue).park(message, outgoing.due)
+
+    def claim(self, names: Sequence[str], limit: int, now: float, lease: float) -> list[Delivery]:
+        queues = [self._queues[name] for name in names if name in self._queues]
+        for queue in queues:
+            queue.admit_due(now)
+        taken: list[_Message] = []
+        for priority in sorted({priority for queue in queues for priority in queue.lanes}):
+            for queue in queues:
+                taken.extend(queue.pop(priority, limit - len(taken)))
+        return [self._hold(message, now + lease) for message in taken]
+
+    def _hold(self, message: _Message, until: float) -> Delivery:
+        tag = str(next(self._numbers))
+        self._held[tag] = _Held(message, until)
+        return Delivery(message.queue, message.body, tag, message.priority, message.redelivered)
+
+    def finish(self, finish: Finish, now: float) -> bool:
+        if self._held.pop(finish.delivery.tag, None) is None:
+            return False
+        self.send(finish.send, now)
+        if finish.dead is not None:
+            self.dead.append(finish.dead)
+        return True
+
+    def put_back(self, tags: Iterable[str]) -> int:
+        held = [found for tag in tags if (found := self._held.pop(tag, None))]
+        for each in reversed(held):
+            self._queue(each.message.queue).prepend(replace(each.message, redelivered=True))
+        return len(held)
+
+    def ended(self, now: float, limit: int) -> list[str]:
+        tags = (tag for tag, held in self._held.items() if held.until <= now)
+        return list(itertools.islice(tags, limit))
+
+    def extend(self, tag: str, until: float) -> bool:
+        held = self._held.get(tag)
+        if held is not None:
+            held.until = until
+        return held is not None
+
+    def revoke(self, notices: Iterable[str], now: float, ttl: float) -> None:
+        self._revoked = {number: entry for number, entry in self._revoked.items() if entry[1] > now}
+        for notice in notices:
+            self._last_revocation += 1
+            self._revoked[self._last_revocation] = (notice, now + ttl)
+
+    def revoked_since(self, number: int, now: float) -> tuple[list[str], int]:
+        if number == self._last_revocation:
+            return [], number
+        fresh = [notice for n, (notice, until) in self._revoked.items() if n > number and until > now]
+        return fresh, self._last_revocation
+
+    def depth(self, name: str) -> int:
+        return len(self._queues.get(name, ()))
+
+    def purge(self, name: str) -> int:
+        return len(self._queues.pop(name, ()))
+
+    def next_arrival(self, names: Iterable[str]) -> float:
+        """When a claim may find something: -inf for now, inf for nobody knows."""
+        return min((self._queues[name].next_arrival() for name in names if name in self._queues), default=math.inf)
+
+    def ring(self) -> None:
+        for waiter in tuple(self.waiters):
+            waiter.set()
+
+    def _queue(self, name: str) -> _Queue:
+        return self._queues.setdefault(name, _Queue())
+
+
+_stores: dict[str, MemoryStore] = {}
+
+
+class MemoryBroker:
+    """`memory://` keeps its messages to itself; all `memory://<name>` of a process share theirs."""
+
+    def __init__(self, name: str = "", *, lease: float = 30.0, clock: Callable[[], float] = time.time) -> None:
+        self.display_url = f"memory://{name}"
+        self._store = _stores.setdefault(name, MemoryStore()) if name else MemoryStore()
+        self._lease = lease
+        self._clock = clock
+        self._open = False
+        self._last_revocation = 0
+
+    @classmethod
+    def from_url(cls, url: str, settings: Settings) -> Self:
+        return cls(url.partition("://")[2].strip("/"), lease=settings.lease)
+
+    async def __aenter__(self) -> Self:
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._open = False
+        with self._store.lock:
+            self._store.ring()
+
+    async def send(self, messages: Sequence[Outgoing]) -> None:
+        store = self._checked()
+        with store.lock:
+            store.send(messages, self._clock())
+            store.ring()
+
+    async def claim(self, queues: Sequence[str], *, limit: int) -> Claim:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            deliveries = store.claim(queues, limit, now, self._lease) if limit > 0 else []
+            revoked, self._last_revocation = store.revoked_since(self._last_revocation, now)
+        return Claim(deliveries, revoked)
+
+    async def wait(self, queues: Sequence[str], *, timeout: float) -> None:
+        store, waiter = self._checked(), Wakeup()
+        with store.lock:
+            # Added in the same step as the look: what comes from now on rings.
+            seconds = min(timeout, store.next_arrival(queues) - self._clock())
+            if seconds <= 0:
+                return
+            store.waiters.add(waiter)
+        try:
+            await waiter.wait(seconds)
+        finally:
+            with store.lock:
+                store.waiters.discard(waiter)
+
+    async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            done = [store.finish(finish, now) for finish in finishes]
+            if any(finish.send for finish in finishes):
+                store.ring()
+        return done
+
+    async def requeue(self, deliveries: Sequence[Delivery]) -> None:
+        store = self._checked()
+        with store.lock:
+            store.put_back(delivery.tag for delivery in deliveries)
+            store.ring()
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> list[bool]:
+        store, until = self._checked(), self._clock() + self._lease
+        with store.lock:
+            return [store.extend(delivery.tag, until) for delivery in deliveries]
+
+    async def recover(self, *, limit: int = 1000) -> int:
+        store = self._checked()
+        with store.lock:
+            count = store.put_back(store.ended(self._clock(), limit))
+            if count:
+                store.ring()
+        return count
+
+    async def revoke(self, notices: Sequence[str], *, ttl: float) -> None:
+        store = self._checked()
+        with store.lock:
+            store.revoke(notices, self._clock(), ttl)
+            store.ring()
+
+    async def depth(self, queues: Sequence[str]) -> dict[str, int]:
+        store = self._checked()
+        with store.lock:
+            return {name: store.depth(name) for name in queues}
+
+    async def purge(self, queue: str) -> int:
+        store = self._checked()
+        with store.lock:
+            return store.purge(queue)
+
+    async def dead(self, *, limit: int = 1000) -> list[bytes]:
+        store = self._checked()
+        with store.lock:
+            return store.dead[:limit]
+
+    def _checked(self) -> MemoryStore:
+        if not self._open:
+            raise NotOpenError(f"The broker {self.display_url} is not open; use it inside `async with`.")
+        return self._store

@@ -1,0 +1,47 @@
+"""From `package.module:attribute` on the command line to a TaskQueue."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from aioretryq.app import TaskQueue
+from aioretryq.errors import AioretryqError
+
+
+def load_queue(path: str) -> TaskQueue:
+    """The TaskQueue at `module:attribute` (attribute `queue` if left out), or a usage error that says why not."""
+    module_name, _, attribute = path.partition(":")
+    attribute = attribute or "queue"
+    # A program started from its project's folder expects to import what lies there, as `python -m` does.
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise click.UsageError(
+                f"There is no module {module_name!r} in {here} or on the Python path. "
+                "Give the application as package.module:attribute."
+            ) from error
+        raise _broken(module_name) from error
+    except AioretryqError as error:
+        raise click.UsageError(f"{module_name} is not configured right: {error}") from error
+    except Exception as error:
+        raise _broken(module_name) from error
+    found = getattr(module, attribute, None)
+    if isinstance(found, TaskQueue):
+        return found
+    queues = sorted(name for name, value in vars(module).items() if isinstance(value, TaskQueue))
+    hint = f" It has: {', '.join(f'{module_name}:{name}' for name in queues)}." if queues else ""
+    what = "does not exist" if found is None else f"is a {type(found).__name__}, not a TaskQueue"
+    raise click.UsageError(f"{module_name}:{attribute} {what}.{hint}")
+
+
+def _broken(module_name: str) -> click.ClickException:
+    return click.ClickException(f"{module_name} raised an error while it was imported:\n\n{traceback.format_exc()}")

@@ -1,0 +1,74 @@
+"""What an open queue has: a broker, results, and one task for the two loops that run in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aioretryq.backends import create_backend
+from aioretryq.backends.consumer import ResultConsumer
+from aioretryq.backends.store import ResultStore
+from aioretryq.batching import GroupCommit
+from aioretryq.brokers import create_broker
+
+if TYPE_CHECKING:
+    from aioretryq.brokers.base import Broker
+    from aioretryq.config import Settings
+    from aioretryq.message import Outgoing
+
+logger = logging.getLogger("aioretryq")
+
+
+class Connections:
+    """What an open queue has: broker, results, and one service task for its two background loops.
+
+    The loops live in a task of their own, not in a task group entered by `__aenter__`: frameworks and test
+    fixtures open and close a queue in different tasks, which a task group does not allow.
+    """
+
+    def __init__(self, broker: Broker, results: ResultStore, poll_interval: float, stack: AsyncExitStack) -> None:
+        self.broker = broker
+        self.results = results
+        self.sends: GroupCommit[Outgoing, None] = GroupCommit(self._send)
+        self.consumer = ResultConsumer(results.backend, poll_interval=poll_interval)
+        self._stack = stack
+        self._service = asyncio.create_task(self._serve(), name="aioretryq-service")
+
+    @classmethod
+    async def open(cls, broker_url: str, backend_url: str, settings: Settings) -> Connections:
+        """Connect to both, or to none: what was opened is closed when the other fails."""
+        broker = create_broker(broker_url, settings)
+        backend = create_backend(backend_url, settings)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(broker)
+            await stack.enter_async_context(backend)
+            results = ResultStore(backend, settings)
+            opened = stack.pop_all()
+        return cls(broker, results, settings.result_poll_interval, opened)
+
+    async def close(self) -> None:
+        """Stop the loops, then disconnect; whoever still waits gets NotOpenError."""
+        self._service.cancel()
+        try:
+            await asyncio.wait([self._service])
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._stack.aclose()
+
+    async def _serve(self) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.sends.run)
+                group.start_soon(self.consumer.run)
+        except Exception:
+            # A bug, not an outage: outages are retried inside. Waiters have been told by the loops themselves.
+            logger.critical("The queue's background service has failed; close and open it again", exc_info=True)
+            raise
+
+    async def _send(self, messages: list[Outgoing]) -> list[None]:
+        await self.broker.send(messages)
+        return [None] * len(messages)

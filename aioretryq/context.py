@@ -1,0 +1,77 @@
+"""The run that is going on: which task, with which request. One context variable, nothing on shared objects."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aioretryq.message import TaskMessage
+    from aioretryq.task import Task
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """What a task may know of its own run, as `task.request` (celery/app/task.py, Context)."""
+
+    id: str | None = None
+    task: str | None = None
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    eta: str | None = None
+    expires: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    hostname: str | None = None
+    is_eager: bool = False
+    called_directly: bool = False
+    ignore_result: bool = False
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    delivery_info: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, Any] = field(default_factory=dict)
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    children: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, message: TaskMessage, *, hostname: str | None = None, **known: Any) -> Request:
+        return cls(
+            id=message.id,
+            task=message.task,
+            args=message.args,
+            kwargs=message.kwargs,
+            retries=message.retries,
+            eta=message.eta,
+            expires=message.expires,
+            root_id=message.root_id or message.id,
+            parent_id=message.parent_id,
+            group=message.group,
+            hostname=hostname,
+            time_limit=message.time_limit,
+            soft_time_limit=message.soft_time_limit,
+            headers=message.headers,
+            reply_to=message.reply_to,
+            correlation_id=message.correlation_id,
+            **known,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    task: Task[Any, Any]
+    request: Request
+
+
+current_run: ContextVar[Run | None] = ContextVar("aioretryq_run", default=None)
+
+
+def current_task() -> Task[Any, Any]:
+    """The task that is running here; its `request` is this run's. RuntimeError outside of a task."""
+    run = current_run.get()
+    if run is None:
+        raise RuntimeError("current_task() was called outside of a running task.")
+    return run.task

@@ -1,0 +1,251 @@
+"""Redis for the adapters: reading URLs, one client per role, and the driver's errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    InvalidResponse,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from aioretryq.errors import AioretryqError, ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis.commands.core import AsyncScript
+
+    from aioretryq.config import Settings
+
+OLDEST_SERVER = (6, 2)
+"""BLMOVE, and RPOP with a count, came with Redis 6.2."""
+
+DRIVER_ERRORS = (RedisError, OSError)
+
+_SCHEMES = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+_ALIASES = {"redis+socket": "unix"}
+_FORM = "redis://[user:password@]host[:port][/database], rediss://... or unix:///path/to/socket[?db=0]"
+
+_TLS_OPTIONS = frozenset(
+    "ssl_ca_certs ssl_ca_data ssl_ca_path ssl_cert_reqs ssl_certfile ssl_check_hostname ssl_ciphers"
+    " ssl_keyfile ssl_password".split()
+)
+_OPTIONS = frozenset({"db", "virtual_host", "username", "password"}) | _TLS_OPTIONS
+_CERT_REQS = {
+    **{name: name for name in ("none", "optional", "required")},
+    **{f"CERT_{name.upper()}": name for name in ("none", "optional", "required")},  # Celery's spelling
+}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+_PASSING_CLASSES = (
+    *(RedisConnectionError, RedisTimeoutError, OSError),
+    *(ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError),
+)
+# redis-py has no class for some states that pass, and Redis 6.2 wraps the errors of a script's commands in
+# "ERR Error running script".
+_PASSING_CODES = re.compile(
+    r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNBLOCKED)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a Redis URL says: how to connect, and how to show it without the password."""
+
+    connection_class: type[Connection | UnixDomainSocketConnection]
+    options: dict[str, Any]
+    display_url: str
+
+
+def parse_url(url: str) -> Address:
+    """Read a Redis URL in redis-py's, Celery's or kombu's spelling; ConfigError says what is wrong with it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # Its text may quote a password: one with an unescaped "/" is read as the port.
+        _refuse(url, "the port must be a number; special characters of a password must be %-encoded")
+    scheme = _ALIASES.get(parts.scheme, parts.scheme)
+    if scheme not in _SCHEMES:
+        _refuse(url, f"{parts.scheme or 'no scheme'} is not one of {', '.join([*_SCHEMES, *_ALIASES])}")
+    query = _read_query(url, scheme, parts.query)
+    options: dict[str, Any] = {name: value for name, value in query.items() if name in _TLS_OPTIONS}
+    options["db"] = _database(url, scheme, parts, query)
+    for name, given in (("username", parts.username), ("password", parts.password)):
+        options[name] = unquote(given) if given else query.get(name)
+    if scheme == "unix":
+        options["path"] = unquote(parts.path)
+        where, database = quote(options["path"]), f"?db={options['db']}" if options["db"] else ""
+    else:
+        options["host"], options["port"] = unquote(parts.hostname or "localhost"), port or 6379
+        host = f"[{options['host']}]" if ":" in options["host"] else options["host"]
+        where, database = f"{host}:{options['port']}", f"/{options['db']}"
+    user = f"{quote(options['username'] or '')}:***@" if options["password"] else ""
+    return Address(_SCHEMES[scheme], options, f"{scheme}://{user}{where}{database}")
+
+
+def _read_query(url: str, scheme: str, text: str) -> dict[str, Any]:
+    query: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True))
+    for name in query:
+        if name not in _OPTIONS:
+            hint = did_you_mean(name, _OPTIONS) or " Timeouts and pool sizes are settings (`aioretryq settings`)."
+            _refuse(url, f"it has no option {name!r}.{hint}")
+        if name in _TLS_OPTIONS and scheme != "rediss":
+            _refuse(url, f"{name} needs rediss://")
+    for name, words in (("ssl_cert_reqs", _CERT_REQS), ("ssl_check_hostname", _BOOLEANS)):
+        if name in query:
+            if query[name] not in words:
+                _refuse(url, f"{name} must be one of {', '.join(words)}, not {query[name]!r}")
+            query[name] = words[query[name]]
+    return query
+
+
+def _database(url: str, scheme: str, parts: SplitResult, query: dict[str, Any]) -> int:
+    path = "" if scheme == "unix" else unquote(parts.path).strip("/")
+    text = query.get("db") or query.get("virtual_host", "").strip("/") or path or "0"
+    if not (text.isascii() and text.isdigit()):
+        _refuse(url, f"the database must be a number, not {text!r}")
+    return int(text)
+
+
+def _refuse(url: str, why: str) -> NoReturn:
+    # Cut at the last "@" and at the query, wherever they are: what cannot be parsed may hold a password anywhere.
+    shown = re.sub(r"//.*@", "//***@", url, flags=re.DOTALL).partition("?")[0]
+    raise ConfigError(f"Redis URL {shown!r}: {why}. Expected {_FORM}.")
+
+
+class RedisServer:
+    """One Redis database, as one adapter sees it: makes its clients and translates their errors.
+
+    `unavailable` and `refused` are the adapter's own exception classes.
+    """
+
+    def __init__(
+        self, url: str, settings: Settings, unavailable: type[AioretryqError], refused: type[AioretryqError]
+    ) -> None:
+        address = parse_url(url)
+        self.display_url = address.display_url
+        self._connection_class = address.connection_class
+        self._options = {
+            **address.options,
+            # Pinned: redis-py 8 negotiates RESP3 by default, whose replies have other shapes.
+            "protocol": 2,
+            # redis-py repeats any command, also an LPUSH, when the reply is lost. Here only callers repeat.
+            "retry": Retry(NoBackoff(), 0),
+            "socket_connect_timeout": settings.broker_connection_timeout,
+        }
+        if address.connection_class is not UnixDomainSocketConnection:
+            self._options["socket_keepalive"] = True
+        self._answer_within = settings.redis_socket_timeout
+        self._connections = settings.redis_max_connections
+        self._unavailable = unavailable
+        self._refused = refused
+
+    def client(self, role: str, *, connections: int | None = None, block: float = 0) -> Redis:
+        """A client with a pool of its own, for commands that the server may hold back for `block` seconds."""
+        pool = BlockingConnectionPool(
+            max_connections=connections or self._connections,
+            timeout=self._answer_within,
+            connection_class=self._connection_class,
+            socket_timeout=self._answer_within + block,
+            client_name=f"aioretryq:{role}",
+            **self._options,
+        )
+        return Redis.from_pool(pool)
+
+    def connection(self, role: str) -> Connection | UnixDomainSocketConnection:
+        """A single connection, not yet connected, that reads for as long as it takes."""
+        return self._connection_class(socket_timeout=None, client_name=f"aioretryq:{role}", **self._options)
+
+    async def check(self, client: Redis) -> None:
+        """Connect; ConfigError if the address, login, database or server version is wrong for us."""
+        try:
+            await client.ping()
+            version = await self._version(client)
+        except DRIVER_ERRORS as error:
+            if _is_passing(error):
+                raise self.translate(error) from error
+            raise ConfigError(self._explain(error)) from error
+        if version is not None and version < OLDEST_SERVER:
+            raise ConfigError(
+                f"Redis at {self.display_url} is version {'.'.join(map(str, version))}; aioretryq needs 6.2 or newer."
+            )
+
+    @staticmethod
+    async def _version(client: Redis) -> tuple[int, ...] | None:
+        try:
+            info = await client.info("server")
+        except ResponseError:
+            return None  # INFO is not for every user (ACL); the scripts will tell
+        return tuple(map(int, str(info["redis_version"]).split(".")[:2]))
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Nothing of the driver leaves this context but as a `__cause__`."""
+        try:
+            yield
+        except DRIVER_ERRORS as error:
+            raise self.translate(error) from error
+
+    def translate(self, error: RedisError | OSError) -> AioretryqError:
+        return (self._unavailable if _is_passing(error) else self._refused)(self._explain(error))
+
+    def _explain(self, error: RedisError | OSError) -> str:
+        reason = str(error).rstrip(". ") or "no reply in time"
+        at = f"Redis at {self.display_url}"
+        if isinstance(error, AuthenticationError | AuthorizationError):
+            return f"{at} refused the login: {reason}. Check the user and the password in the URL."
+        if isinstance(error, InvalidResponse):
+            return (
+                f"{at} does not speak the Redis protocol ({reason}). Check host and port, and redis:// or rediss://."
+            )
+        if isinstance(error, RedisTimeoutError | TimeoutError):
+            return f"{at} does not answer: {reason}. Is it overloaded, or is something else listening there?"
+        if isinstance(error, RedisConnectionError | OSError):
+            return f"Cannot reach {at}: {reason}. Is the server running, and are host and port right?"
+        if _is_passing(error):
+            return f"{at} cannot do this at the moment: {reason}."
+        if "DB index" in reason:
+            return f"{at} has no such database: {reason}. Check the number at the end of the URL."
+        if "NOPERM" in reason or "no permissions" in reason:
+            return f"{at} does not let this user do that: {reason}. Extend the user's ACL."
+        return f"{at} refused a command: {reason}."
+
+
+def _is_passing(error: RedisError | OSError) -> bool:
+    if isinstance(error, AuthenticationError | AuthorizationError):  # subclasses of redis' ConnectionError
+        return False
+    return isinstance(error, _PASSING_CLASSES) or (
+        isinstance(error, ResponseError) and _PASSING_CODES.search(str(error)) is not None
+    )
+
+
+def load_scripts(client: Redis, package: str, *names: str) -> dict[str, AsyncScript]:
+    """The Lua scripts packaged in `<package>/lua`; they load themselves again on a server that forgot them."""
+    folder = resources.files(package) / "lua"
+    return {name: client.register_script((folder / f"{name}.lua").read_text()) for name in names}
+
+
+async def close(client: Redis) -> None:
+    # Closing a connection that is broken already may say so once more; there is nothing left to do about it.
+    with contextlib.suppress(*DRIVER_ERRORS):
+        await client.aclose()

@@ -1,0 +1,252 @@
+"""One SQLite file, used from asyncio: a connection in a thread of its own, and the layout of the file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from aioretryq.errors import ConfigError, NotOpenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aioretryq.errors import AioretryqError
+
+R = TypeVar("R")
+
+BUSY_SECONDS = 5.0
+"""How long to wait for another process's transaction. Ours take milliseconds."""
+
+APPLICATION_ID = 0x61725171  # "arQq": tells our files from those of other programs
+SCHEMA_VERSION = 1
+# A message waits (neither due nor receipt), is parked (due) or claimed (receipt). Waiting ones are served by
+# priority, then position; positions only have a meaning within one queue and priority. The partial indexes keep
+# each of the three kinds from slowing down the others.
+SCHEMA = """
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    due REAL,
+    receipt TEXT,
+    lease_until REAL,
+    redelivered INTEGER NOT NULL DEFAULT 0,
+    body BLOB NOT NULL
+);
+CREATE INDEX messages_waiting ON messages (queue, priority, position) WHERE due IS NULL AND receipt IS NULL;
+CREATE INDEX messages_parked ON messages (queue, due) WHERE due IS NOT NULL;
+CREATE INDEX messages_claimed ON messages (lease_until) WHERE lease_until IS NOT NULL;
+CREATE TABLE sent (tag TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX sent_expires ON sent (expires);
+CREATE TABLE dead (id INTEGER PRIMARY KEY, entry BLOB NOT NULL);
+CREATE TABLE revoked (id INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL, expires REAL NOT NULL);
+CREATE TABLE results (task_id TEXT PRIMARY KEY, state TEXT NOT NULL, expires REAL, document BLOB NOT NULL);
+CREATE INDEX results_expires ON results (expires) WHERE expires IS NOT NULL;
+CREATE TABLE listeners (
+    topic TEXT NOT NULL, port INTEGER NOT NULL, seen REAL NOT NULL, PRIMARY KEY (topic, port)
+) WITHOUT ROWID;
+"""
+
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another process has held its lock for too long; look for a program "
+    "with a transaction open on it",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_READONLY: "it cannot be written to; give this user write permission for the file and its folder",
+    sqlite3.SQLITE_PERM: "access is denied; give this user write permission for the file and its folder",
+    sqlite3.SQLITE_IOERR: "the disk failed; look at the system's log, and do not keep the file on a network drive",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that the folder exists and is writable",
+    sqlite3.SQLITE_PROTOCOL: "too many processes are opening it at once; try again",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; restore a copy, or move it away to start with an empty one",
+}
+_ADVICE[sqlite3.SQLITE_LOCKED] = _ADVICE[sqlite3.SQLITE_BUSY]
+_HOPELESS = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_WRONG_AT_OPEN = _HOPELESS | {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN}
+
+
+def path_of(url: str) -> str:
+    """The file that `sqlite:///relative` or `sqlite:////absolute` names."""
+    rest = url.partition("://")[2]
+    path = rest.removeprefix("/")
+    if not path:
+        raise ConfigError(f"{url!r} names no file. Write sqlite:///name.sqlite3, or memory:// to keep nothing.")
+    if not rest.startswith("/"):
+        raise ConfigError(f"{url!r} lacks a slash: sqlite:///{rest} is relative, sqlite:////{rest} absolute.")
+    if path == ":memory:":
+        raise ConfigError(f"{url!r} could not be shared between connections. Use memory:// instead.")
+    if "?" in path:
+        raise ConfigError(f"{url!r}: options after '?' are not supported; name the file only.")
+    return path
+
+
+class Database:
+    """A connection that lives in one thread; every call is one transaction of plain, synchronous functions.
+
+    Cancelling a call does not interrupt the thread: the transaction ends as if nobody had been waiting.
+    A file that was deleted or replaced meanwhile is opened anew, as an empty one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        unavailable: type[AioretryqError],
+        refused: type[AioretryqError],
+        busy: float = BUSY_SECONDS,
+    ) -> None:
+        self.path = os.path.abspath(path)  # a later chdir must not change which file is meant
+        self._unavailable = unavailable
+        self._refused = refused
+        self._busy = busy
+        self._executor: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._identity = (0, 0)
+
+    async def open(self) -> None:
+        """Open the file, creating it where there is none. ConfigError says what is wrong with it."""
+        executor = ThreadPoolExecutor(1, "aioretryq-sqlite")
+        try:
+            await asyncio.wrap_future(executor.submit(self._open))
+        except BaseException:
+            executor.submit(self._close)
+            executor.shutdown(wait=False)
+            raise
+        self._executor = executor
+
+    async def aclose(self) -> None:
+        """Wait for what is under way, then close."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        closing = executor.submit(self._close)
+        executor.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(closing))
+
+    async def write(self, work: Callable[[sqlite3.Connection], R], then: Callable[[R], object] | None = None) -> R:
+        """Run `work` in a transaction that excludes other writers.
+
+        `then` gets its result right after the commit, in the thread, so that it happens even when the caller
+        is cancelled meanwhile.
+        """
+        return await asyncio.wrap_future(self._thread().submit(self._write, work, then))
+
+    async def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """Run `work`, which only reads; it neither waits for writers nor holds them up."""
+        return await asyncio.wrap_future(self._thread().submit(self._read, work))
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            raise NotOpenError(f"The SQLite file {self.path} is not open; use the broker inside `async with`.")
+        return self._executor
+
+    # -- in the thread
+
+    def _write(self, work: Callable[[sqlite3.Connection], R], then: Callable[[R], object] | None) -> R:
+        try:
+            connection = self._current()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has already rolled back after some errors.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._mapped(error) from error
+        if then is not None:
+            then(result)
+        return result
+
+    def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        try:
+            return work(self._current())
+        except sqlite3.Error as error:
+            raise self._mapped(error) from error
+
+    def _current(self) -> sqlite3.Connection:
+        # SQLite would go on with the deleted file, and this process would be deaf to all others.
+        if self._connection is None or self._on_disk() != self._identity:
+            self._close()
+            self._open()
+        assert self._connection is not None
+        return self._connection
+
+    def _on_disk(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return (0, 0)
+        return (found.st_dev, found.st_ino)
+
+    def _open(self) -> None:
+        folder = os.path.dirname(self.path)
+        if not os.path.isdir(folder):
+            raise ConfigError(f"There is no folder {folder!r} for the SQLite file {self.path!r}; create it.")
+        deadline = time.monotonic() + self._busy
+        while self._connection is None:
+            connection = None
+            try:
+                connection = sqlite3.connect(self.path, timeout=self._busy, isolation_level=None)
+                self._prepare(connection)
+                self._connection = connection
+            except sqlite3.Error as error:
+                # Switching to WAL does not honour the timeout when several processes start at once.
+                if _code(error) not in _LOCKED or time.monotonic() > deadline:
+                    raise self._mapped(error, opening=True) from error
+                time.sleep(random.uniform(0.005, 0.03))
+            finally:
+                if connection is not None and self._connection is None:
+                    connection.close()
+        self._identity = self._on_disk()
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one creates the tables
+        if not self._is_ours(connection):
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _is_ours(self, connection: sqlite3.Connection) -> bool:
+        """Whether the tables are there; ConfigError when the file is not for us."""
+        ((owner,),) = connection.execute("PRAGMA application_id").fetchall()
+        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        if owner != APPLICATION_ID and (version or tables):
+            raise ConfigError(f"The SQLite file {self.path!r} belongs to another program; name another file.")
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"The SQLite file {self.path!r} was written by a newer aioretryq (layout {version}, known here "
+                f"{SCHEMA_VERSION}); upgrade this one, or name another file."
+            )
+        return bool(tables)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _mapped(self, error: sqlite3.Error, *, opening: bool = False) -> AioretryqError:
+        code = _code(error)
+        advice = _ADVICE.get(code, "the operation was refused")
+        text = f"SQLite file {self.path!r}: {advice} ({error})."
+        if opening and code in _WRONG_AT_OPEN:
+            return ConfigError(text)
+        return self._unavailable(text) if code in _ADVICE and code not in _HOPELESS else self._refused(text)
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Extended codes keep the primary one in their lowest byte; errors of the Python module itself have none.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,0 +1,88 @@
+"""Running a task in place, without a broker: `task.apply()` and `task_always_eager`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from aioretryq import states
+from aioretryq.context import Request, current_run
+from aioretryq.errors import EncodeError, UnknownSettingError
+from aioretryq.execution import run_body, run_hooks, running
+from aioretryq.outcome import Failed, Outcome, Rejected, RetryAsked, Succeeded
+from aioretryq.protocol.jsontypes import dumps, loads
+from aioretryq.result import EagerResult
+
+if TYPE_CHECKING:
+    from aioretryq.task import Task
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+async def no_sleep(delay: float) -> None:
+    """Waits of an eager run are skipped."""
+
+
+async def apply(
+    task: Task[Any, Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> EagerResult[Any]:
+    """Run through all retries; arguments pass the serializer, as they would on the way to a worker."""
+    known = {"sleep", "throw", "task_id", "retries", "headers"}
+    if unknown := sorted(set(options) - known):
+        raise UnknownSettingError(f"{task.name}.apply() has no option {unknown[0]!r}; it takes {sorted(known)}.")
+    sleep: Sleep = options.get("sleep") or no_sleep
+    throw = options.get("throw", task.app.conf.task_eager_propagates)
+    request = _request(task, list(args), dict(kwargs), options)
+    while True:
+        request.args, request.kwargs = loads(dumps([request.args, request.kwargs]))
+        with running(task, request):
+            outcome = _serialised(await run_body(task, request))
+            await run_hooks(task, request, outcome)
+        if not isinstance(outcome, RetryAsked):
+            break
+        await sleep(max(0.0, outcome.due - time.time()))
+        request.retries += 1
+        request.args = list(outcome.args) if outcome.args is not None else request.args
+        request.kwargs = outcome.kwargs if outcome.kwargs is not None else request.kwargs
+    match outcome:
+        case Succeeded(value):
+            return EagerResult(request.id, states.SUCCESS, value, None, request)
+        case Failed(exc, text):
+            if throw:
+                raise exc
+            return EagerResult(request.id, states.FAILURE, exc, text, request)
+        case Rejected(exc):
+            return EagerResult(request.id, states.FAILURE, exc, None, request)
+        case _:
+            return EagerResult(request.id, states.PENDING, None, None, request)
+
+
+def _serialised(outcome: Outcome) -> Outcome:
+    """The value as a caller would get it back from a backend; one that cannot be stored is a failure."""
+    if not isinstance(outcome, Succeeded):
+        return outcome
+    try:
+        return Succeeded(loads(dumps(outcome.value)))
+    except EncodeError as error:
+        return Failed(error)
+
+
+def _request(task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any], options: Mapping[str, Any]) -> Request:
+    parent = current_run.get()
+    task_id = options.get("task_id") or str(uuid4())
+    return Request(
+        id=task_id,
+        task=task.name,
+        args=args,
+        kwargs=kwargs,
+        retries=options.get("retries", 0),
+        headers=dict(options.get("headers") or {}),
+        is_eager=True,
+        root_id=parent.request.root_id if parent else task_id,
+        parent_id=parent.request.id if parent else None,
+    )

@@ -1,0 +1,111 @@
+"""Exceptions as data: how a result says what a task raised, and how the reader raises it again.
+
+The names come from whoever can write to the result backend, so nothing is ever imported for them, and
+nothing but an exception class that is loaded already is ever called.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from aioretryq import errors
+from aioretryq.errors import EncodeError, RemoteTaskError
+from aioretryq.protocol import jsontypes
+from aioretryq.protocol.saferepr import saferepr
+
+_CELERY = "celery.exceptions"
+_BILLIARD = "billiard.exceptions"
+_OURS: dict[tuple[str, str], type[Exception]] = {
+    (_CELERY, "MaxRetriesExceededError"): errors.MaxRetriesExceededError,
+    (_CELERY, "Retry"): errors.Retry,
+    (_CELERY, "Ignore"): errors.Ignore,
+    (_CELERY, "Reject"): errors.Reject,
+    (_CELERY, "TaskRevokedError"): errors.TaskRevokedError,
+    (_CELERY, "NotRegistered"): errors.NotRegistered,
+    (_BILLIARD, "TimeLimitExceeded"): errors.TimeLimitExceeded,
+}
+# Written with Celery's name, so that a Celery client gets the class it knows.
+_THEIRS: dict[type[BaseException], str] = {cls: module for (module, _), cls in _OURS.items()}
+_MAX_NAME = 200
+# The slot itself: a class of the user's may have an attribute of that name which raises.
+_args_of = BaseException.__dict__["args"].__get__
+
+
+def exception_to_data(exc: BaseException) -> dict[str, Any]:
+    """`{"exc_type", "exc_message", "exc_module"}`; arguments that JSON cannot hold become their repr.
+
+    Never raises, whatever the exception is made of.
+    """
+    cls = type(exc)
+    module = _THEIRS.get(cls, cls.__module__)
+    return {
+        "exc_type": cls.__qualname__,
+        "exc_message": [_jsonable(arg) for arg in _args_of(exc)],
+        "exc_module": module if isinstance(module, str) else "",
+    }
+
+
+def exception_from_data(data: object) -> Exception:
+    """The exception that `exception_to_data`, or Celery, described.
+
+    Its own class if that is loaded in this process and takes the arguments; else a subclass of
+    RemoteTaskError of the same name. Old records and garbage become a RemoteTaskError. Never raises.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("exc_type"), str):
+        return RemoteTaskError(data)
+    name, module = data["exc_type"], data.get("exc_module")
+    module = module if isinstance(module, str) else ""
+    args = _arguments(data.get("exc_message"))
+    cls = _loaded(module, name)
+    if cls is not None:
+        # The constructor may want other arguments than those it passed on to Exception.
+        with suppress(Exception):
+            exc = cls(*args)
+            if isinstance(exc, Exception):
+                return exc
+    return stand_in(module[:_MAX_NAME], name[:_MAX_NAME])(*args)
+
+
+@lru_cache(maxsize=512)
+def stand_in(module: str, qualname: str) -> type[RemoteTaskError]:
+    """A subclass of RemoteTaskError that looks like a class which is not loaded here."""
+    name = qualname.rpartition(".")[2]
+    if not name.isidentifier():
+        return RemoteTaskError
+    namespace = {"module": module, "__module__": module or RemoteTaskError.__module__, "__qualname__": qualname}
+    return type(name, (RemoteTaskError,), namespace)
+
+
+def _jsonable(value: Any) -> Any:
+    try:
+        jsontypes.dumps(value)
+    except EncodeError:
+        return saferepr(value)
+    return value
+
+
+def _arguments(message: object) -> tuple[Any, ...]:
+    if isinstance(message, list | tuple):
+        return tuple(message)
+    return () if message is None else (message,)
+
+
+def _loaded(module: str, qualname: str) -> type[Exception] | None:
+    """The exception class of that name, looked up without running any code: no import, no __getattr__."""
+    ours = _OURS.get((module, qualname))
+    if ours is not None:
+        return ours
+    found: object = sys.modules.get(module)
+    if not isinstance(found, ModuleType):
+        return None
+    for part in qualname.split("."):
+        # object's lookup, because a lazily loaded module or a metaclass may act on its own.
+        lookup = type.__getattribute__ if isinstance(found, type) else object.__getattribute__
+        found = lookup(found, "__dict__").get(part)
+        if not isinstance(found, type):
+            return None
+    return found if isinstance(found, type) and issubclass(found, Exception) else None

@@ -1,0 +1,219 @@
+"""Results as their callers hold them: everything that needs I/O is awaited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import anyio
+
+from aioretryq import states
+from aioretryq.errors import ResultTimeout
+from aioretryq.protocol.result import ResultDocument, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+    from aioretryq.app import TaskQueue
+    from aioretryq.context import Request
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One state of a task, as `updates()` yields it. `result` is a value, progress data, or an exception."""
+
+    status: str
+    result: Any
+
+
+class AsyncResult(Generic[R]):
+    """The result of a task that was sent. Costs nothing until it is asked for something."""
+
+    def __init__(self, task_id: str, app: TaskQueue, *, parent: AsyncResult[Any] | None = None) -> None:
+        self.id = task_id
+        self.app = app
+        self.parent = parent
+        self.ignored = False
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult {self.id}>"
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.get().__await__()
+
+    @property
+    def task_id(self) -> str:
+        return self.id
+
+    @property
+    def backend(self) -> Any:
+        """The result backend in use."""
+        return self.app.results.backend
+
+    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+        """Wait for the task and return its value.
+
+        Raises the task's own exception (with `propagate=False` it is returned), ResultTimeout after
+        `timeout` seconds. A waiter may be cancelled at any moment; the task does not notice.
+        """
+        if self.ignored:
+            return cast("R", None)
+        with anyio.move_on_after(timeout):
+            value: R = self._value(await self._final(), propagate)
+            return value
+        raise ResultTimeout(f"Task {self.id} was not done within {timeout} s; it goes on all the same.")
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """The task's states as they come (STARTED, PROGRESS, RETRY, ...), the final one last.
+
+        States that follow each other quickly may be skipped; the final one never is.
+        """
+        with self.app.watch(self.id) as watch:
+            while True:
+                document = self.app.results.read(self.id, await watch.next())
+                yield Update(document.status, value_of(document))
+                if document.status in states.FINAL:
+                    return
+
+    async def _final(self) -> ResultDocument:
+        with self.app.watch(self.id) as watch:
+            while True:
+                document = self.app.results.read(self.id, await watch.next())
+                if document.status in states.FINAL:
+                    return document
+
+    def _value(self, document: ResultDocument, propagate: bool) -> Any:
+        value = value_of(document)
+        if propagate and document.status in states.PROPAGATED:
+            raise value
+        return value
+
+    async def _meta(self) -> ResultDocument:
+        return await self.app.results.get_task_meta(self.id)
+
+    async def status(self) -> str:
+        """PENDING, STARTED, RETRY, SUCCESS, FAILURE, REVOKED, or a state of the task's own."""
+        return (await self._meta()).status
+
+    async def state(self) -> str:
+        return await self.status()
+
+    async def result(self) -> Any:
+        """The value, the exception, or the data of a state of the task's own; None while pending."""
+        return value_of(await self._meta())
+
+    async def info(self) -> Any:
+        return await self.result()
+
+    async def traceback(self) -> str | None:
+        return (await self._meta()).traceback
+
+    async def children(self) -> list[AsyncResult[Any]]:
+        """Results of the tasks that this one has sent."""
+        found = (await self._meta()).children or []
+        ids = [entry[0][0] for entry in found if entry and entry[0]]
+        # A retried Celery task lists itself: following that would never end.
+        return [AsyncResult(child, self.app, parent=self) for child in ids if child != self.id]
+
+    async def date_done(self) -> str | None:
+        """When the final state was reached: ISO 8601 text."""
+        return (await self._meta()).date_done
+
+    async def name(self) -> str | None:
+        """Of the task; this and the next ones are stored with `result_extended` only."""
+        return (await self._meta()).name
+
+    async def args(self) -> Any:
+        return (await self._meta()).args
+
+    async def kwargs(self) -> Any:
+        return (await self._meta()).kwargs
+
+    async def worker(self) -> str | None:
+        return (await self._meta()).worker
+
+    async def retries(self) -> int | None:
+        return (await self._meta()).retries
+
+    async def queue(self) -> str | None:
+        return (await self._meta()).queue
+
+    async def ready(self) -> bool:
+        return await self.status() in states.FINAL
+
+    async def successful(self) -> bool:
+        return await self.status() == states.SUCCESS
+
+    async def failed(self) -> bool:
+        return await self.status() == states.FAILURE
+
+    async def forget(self) -> None:
+        """Delete the stored result."""
+        await self.app.results.forget([self.id])
+
+    async def revoke(self, *, terminate: bool = False) -> None:
+        """The task is not to run: dropped where it waits, and its result is REVOKED from now on.
+
+        A task that is running already goes on; `terminate=True` cancels it (within about a second). A result
+        that is final stays as it is.
+        """
+        await self.app.revoke(self.id, terminate=terminate)
+
+    def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        return (self.id, self.parent.as_tuple() if self.parent else None), None
+
+
+class EagerResult(AsyncResult[R]):
+    """The result of a task that has run in place: always ready, nothing is stored."""
+
+    def __init__(self, task_id: str | None, status: str, value: Any, traceback: str | None, request: Request) -> None:
+        self.id = task_id or ""
+        self.parent = None
+        self.ignored = False
+        self.request = request
+        self._document = ResultDocument(
+            task_id=self.id,
+            status=status,
+            result=None,
+            traceback=traceback,
+            name=request.task,
+            args=request.args,
+            kwargs=request.kwargs,
+            retries=request.retries,
+        )
+        self._eager_value = value
+
+    def __repr__(self) -> str:
+        return f"<EagerResult {self.id} {self._document.status}>"
+
+    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+        if propagate and self._document.status in states.PROPAGATED:
+            raise self._eager_value
+        value: R = self._eager_value
+        return value
+
+    async def updates(self) -> AsyncIterator[Update]:
+        yield Update(self._document.status, self._eager_value)
+
+    async def _meta(self) -> ResultDocument:
+        return self._document
+
+    async def result(self) -> Any:
+        return self._eager_value
+
+    async def forget(self) -> None:
+        """Nothing is stored."""
+
+    async def revoke(self, *, terminate: bool = False) -> None:
+        """It has run already."""

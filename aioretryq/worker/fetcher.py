@@ -1,0 +1,89 @@
+"""Brings messages in: claims no more than there is room for, and waits without taking anything."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aioretryq.message import Claim, parse_revocation
+from aioretryq.outcome import Revoked
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from aioretryq.brokers.base import Broker
+    from aioretryq.worker.executor import Executor
+    from aioretryq.worker.jobs import Jobs
+    from aioretryq.worker.outage import Outage
+
+logger = logging.getLogger("aioretryq.worker")
+
+LOOK_AGAIN = 1.0
+"""Seconds between claims when nothing happens: the net under lost wake-ups, and the pace of revocations."""
+
+REVOCATIONS_KEPT = 50_000
+
+
+class Revocations:
+    """Ids that are not to run. The oldest are dropped first: by then their messages are long gone."""
+
+    def __init__(self, limit: int = REVOCATIONS_KEPT) -> None:
+        self._ids: dict[str, None] = {}
+        self._limit = limit
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self._ids
+
+    def add(self, task_id: str) -> None:
+        self._ids[task_id] = None
+        if len(self._ids) > self._limit:
+            del self._ids[next(iter(self._ids))]
+
+
+class Fetcher:
+    def __init__(
+        self, broker: Broker, queues: list[str], jobs: Jobs, revocations: Revocations, *, outage: Outage
+    ) -> None:
+        self._broker = broker
+        self._queues = deque(queues)
+        self._jobs = jobs
+        self._revocations = revocations
+        self._outage = outage
+
+    async def run(self, executor: Executor, group: TaskGroup) -> None:
+        """Claim, start, wait; until cancelled."""
+        while True:
+            room = await self._jobs.wait_room(LOOK_AGAIN)
+            claim = await self._outage.survive(lambda room=room: self._claim(room))  # type: ignore[misc]
+            self._note_revocations(claim)
+            await self._start(claim, executor, group)
+            if room and not claim.deliveries:
+                await self._outage.survive(lambda: self._broker.wait(list(self._queues), timeout=LOOK_AGAIN))
+
+    async def _claim(self, room: int) -> Claim:
+        # Shielded: a reply that nobody reads is a message that comes back only when its lease ends.
+        with anyio.CancelScope(shield=True):
+            claim = await self._broker.claim(list(self._queues), limit=room)
+        self._queues.rotate(-1)  # no queue starves behind another
+        return claim
+
+    async def _start(self, claim: Claim, executor: Executor, group: TaskGroup) -> None:
+        if not self._jobs.accepting:
+            # The stop came while the claim was on its way.
+            with anyio.CancelScope(shield=True):
+                await self._broker.requeue(claim.deliveries)
+            return
+        for delivery in claim.deliveries:
+            group.start_soon(executor.run, self._jobs.add(delivery))
+
+    def _note_revocations(self, claim: Claim) -> None:
+        for notice in claim.revoked:
+            task_id, terminate = parse_revocation(notice)
+            self._revocations.add(task_id)
+            for job in self._jobs.all() if terminate else ():
+                if job.task_id == task_id:
+                    logger.warning("Task [%s] is cancelled: it was revoked", task_id)
+                    job.cancel(Revoked("terminated"))

@@ -1,0 +1,189 @@
+"""What follows from an outcome: pure. The settler carries it out, in an order that is safe to crash in.
+
+outcome         result stored              message
+Succeeded       SUCCESS                    acknowledged
+Failed          FAILURE                    acknowledged
+RetryAsked      RETRY                      acknowledged and parked anew, in one atomic step
+Ignored         -                          acknowledged
+Rejected        FAILURE, unless requeued   to the dead letters, or to the tail of its queue
+Revoked         REVOKED                    acknowledged
+Interrupted     -                          back to the front of its queue
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, assert_never
+
+from aioretryq import states
+from aioretryq.errors import EncodeError, TaskRevokedError
+from aioretryq.message import Outgoing, StoredResult
+from aioretryq.outcome import Failed, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
+from aioretryq.protocol.deadletter import DeadLetter, encode_dead_letter
+from aioretryq.protocol.exceptions import exception_to_data
+from aioretryq.protocol.result import ResultDocument
+from aioretryq.protocol.task import encode_task, format_moment, saferepr
+
+if TYPE_CHECKING:
+    from aioretryq.context import Request
+    from aioretryq.message import Delivery, TaskMessage
+
+REJECT_DELAY = 1.0
+"""Seconds until a message that was rejected with requeue is offered again: a task that always rejects must
+not spin."""
+
+Record = Callable[[ResultDocument], StoredResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """One attempt, as the settlement has to know it."""
+
+    message: TaskMessage
+    delivery: Delivery
+    request: Request
+    worker: str
+    acked: bool = False  # early acknowledgement
+    extended: bool = False
+    ignore_result: bool = False
+    store_errors: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """`outcome` is what was settled: a value that cannot be serialised has become a failure."""
+
+    outcome: Outcome
+    record: StoredResult | None = None
+    send: tuple[Outgoing, ...] = ()
+    dead: bytes | None = None
+    requeue: bool = False
+
+
+def settle(outcome: Outcome, attempted: Attempted, *, now: float, tag: str, record: Record) -> Settlement:
+    """`tag` names the follow-up message; `record` encodes a document for the backend."""
+    try:
+        return _settle(outcome, attempted, now, tag, record)
+    except EncodeError as error:
+        # The value of a success, or the new arguments of a retry.
+        return _settle(Failed(error), attempted, now, tag, record)
+
+
+def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: str, record: Record) -> Settlement:
+    def stored(state: str, result: Any, traceback: str | None = None) -> StoredResult | None:
+        wanted = not attempted.ignore_result or (state == states.FAILURE and attempted.store_errors)
+        return record(document(attempted, state, result, traceback, now)) if wanted else None
+
+    match outcome:
+        case Succeeded(value):
+            return Settlement(outcome, stored(states.SUCCESS, value))
+        case Failed(exc, text):
+            return Settlement(outcome, stored(states.FAILURE, exception_to_data(exc), text))
+        case RetryAsked(exc, _, text):
+            again = retry_message(outcome, attempted, now, tag)
+            return Settlement(outcome, stored(states.RETRY, exception_to_data(exc), text), (again,))
+        case Ignored():
+            return Settlement(outcome)
+        case Rejected(exc, requeue):
+            return _reject(
+                outcome, attempted, now, tag, None if requeue else stored(states.FAILURE, exception_to_data(exc))
+            )
+        case Revoked(reason):
+            return Settlement(outcome, stored(states.REVOKED, exception_to_data(TaskRevokedError(reason))))
+        case Interrupted() if attempted.acked:
+            # The broker has forgotten the message, and early ack rules out running it again.
+            lost = exception_to_data(TaskRevokedError("terminated"))
+            return Settlement(outcome, stored(states.REVOKED, lost))
+        case Interrupted():
+            return Settlement(outcome, requeue=True)
+        case _:
+            assert_never(outcome)
+
+
+def _reject(outcome: Rejected, attempted: Attempted, now: float, tag: str, stored: StoredResult | None) -> Settlement:
+    delivery = attempted.delivery
+    if outcome.requeue:
+        again = Outgoing(delivery.queue, delivery.body, tag, delivery.priority, now + REJECT_DELAY)
+        return Settlement(outcome, None, (again,))
+    return Settlement(
+        outcome, stored, dead=dead_letter("rejected", delivery, attempted.worker, now, outcome.exc, attempted.message)
+    )
+
+
+def document(attempted: Attempted, state: str, result: Any, traceback: str | None, now: float) -> ResultDocument:
+    """The result document of a state of this attempt (celery/backends/base.py, _get_result_meta)."""
+    message, request = attempted.message, attempted.request
+    extended: dict[str, Any] = {}
+    if attempted.extended:
+        extended = {
+            "name": message.task,
+            "args": message.args,
+            "kwargs": message.kwargs,
+            "worker": attempted.worker,
+            "retries": message.retries,
+            "queue": attempted.delivery.queue,
+        }
+    return ResultDocument(
+        task_id=message.id,
+        status=state,
+        result=result,
+        traceback=traceback,
+        children=request.children,
+        date_done=format_moment(now) if state in states.FINAL else None,
+        group_id=message.group,
+        parent_id=message.parent_id,
+        **extended,
+    )
+
+
+def retry_message(retry: RetryAsked, attempted: Attempted, now: float, tag: str) -> Outgoing:
+    """The same call once more: same id and root, one retry further, everything unknown kept."""
+    message, delivery, options = attempted.message, attempted.delivery, retry.options
+    args = message.args if retry.args is None else list(retry.args)
+    kwargs = message.kwargs if retry.kwargs is None else retry.kwargs
+    queue = options.get("queue") or delivery.queue
+    priority = options.get("priority", message.priority)
+    again = dataclasses.replace(
+        message,
+        args=args,
+        kwargs=kwargs,
+        argsrepr=message.argsrepr if retry.args is None else saferepr(tuple(args)),
+        kwargsrepr=message.kwargsrepr if retry.kwargs is None else saferepr(kwargs),
+        retries=message.retries + 1,
+        eta=format_moment(retry.due),
+        expires=_expires(options.get("expires"), message.expires, now),
+        parent_id=message.id,
+        time_limit=options.get("time_limit", message.time_limit),
+        soft_time_limit=options.get("soft_time_limit", message.soft_time_limit),
+        headers={**message.headers, **options.get("headers", {})},
+        exchange="",
+        routing_key=queue,
+        priority=priority,
+    )
+    return Outgoing(queue, encode_task(again, tag=tag), tag, priority, retry.due)
+
+
+def _expires(given: Any, before: str | None, now: float) -> str | None:
+    if given is None:
+        return before
+    return given.isoformat() if isinstance(given, datetime) else format_moment(now + given)
+
+
+def dead_letter(
+    reason: str, delivery: Delivery, worker: str, now: float, error: BaseException, message: TaskMessage | None = None
+) -> bytes:
+    return encode_dead_letter(
+        DeadLetter(
+            reason=reason,
+            queue=delivery.queue,
+            payload=delivery.body,
+            time=now,
+            worker=worker,
+            task=message.task if message else None,
+            task_id=message.id if message else None,
+            error=f"{type(error).__name__}: {error}",
+        )
+    )

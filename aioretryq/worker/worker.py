@@ -1,0 +1,201 @@
+"""The worker, top to bottom: three nested groups, so that the order of stopping is the order of nesting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aioretryq.backends.disabled import DisabledBackend
+from aioretryq.errors import UnavailableError
+from aioretryq.outcome import Interrupted
+from aioretryq.worker.executor import Executor
+from aioretryq.worker.fetcher import Fetcher, Revocations
+from aioretryq.worker.jobs import Job, Jobs
+from aioretryq.worker.leases import Leases, Recovery
+from aioretryq.worker.outage import Outage
+from aioretryq.worker.settler import Settler
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from aioretryq.app import TaskQueue
+
+logger = logging.getLogger("aioretryq.worker")
+
+LAST_SETTLEMENTS = 5.0
+"""Seconds the last completions get to be delivered after the grace; then their leases bring them back."""
+
+
+class Worker:
+    """Runs the tasks of a queue.
+
+    `queues` defaults to the default queue. `concurrency`, `threads` and `grace` default to the settings.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        threads: int | None = None,
+        grace: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.queue = queue
+        self.queues = list(queues or [queue.conf.task_default_queue])
+        self.concurrency = concurrency or queue.conf.worker_concurrency
+        self.threads = threads or queue.conf.worker_threads
+        self.grace = queue.conf.worker_grace if grace is None else grace
+        self.name = node_name(name)
+        self.ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stop gracefully: take nothing more, give back what has not started, wait `grace` seconds for what
+        runs, then cancel it and give it back. A second call ends the waiting."""
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    async def run(self) -> None:
+        """Work until stopped. Cancelling `run` is a stop without grace; messages come back by their leases."""
+        async with self.queue:
+            broker, results = self.queue.broker, self.queue.results
+            outage = Outage(f"Broker {broker.display_url}")
+            backend_outage = Outage(f"Result backend {results.backend.display_url}")
+            lease = self.queue.conf.lease
+            jobs, revocations = Jobs(self.concurrency), Revocations()
+            settler = Settler(broker, results, broker_outage=outage, backend_outage=backend_outage)
+            executor = Executor(self.queue, jobs, settler, name=self.name, threads=self.threads, revoked=revocations)
+            fetcher = Fetcher(broker, self.queues, jobs, revocations, outage=outage)
+
+            async with anyio.create_task_group() as services:  # stops last
+                services.start_soon(settler.run)
+                services.start_soon(Leases(broker, jobs, lease=lease, outage=outage).run)
+                async with anyio.create_task_group() as running:  # drained, then cancelled and handed back
+                    async with anyio.create_task_group() as intake:  # stops first
+                        intake.start_soon(fetcher.run, executor, running)
+                        intake.start_soon(Recovery(broker, results.backend, lease=lease, outage=outage).run)
+                        self.ready.set()
+                        await self._stop.wait()
+                        jobs.accepting = False
+                        intake.cancel_scope.cancel()
+                    await self._hand_back([job for job in jobs.all() if not job.started], jobs)
+                    await self._drain(jobs)
+                    await self._hand_back(jobs.all(), jobs)
+                    running.cancel_scope.cancel()
+                services.cancel_scope.cancel()
+
+    async def _drain(self, jobs: Jobs) -> None:
+        if not len(jobs):
+            return
+        logger.info("Stopping: %d tasks have %.0f s to finish", len(jobs), self.grace)
+        with anyio.move_on_after(self.grace):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._cut_short, group.cancel_scope)
+                await jobs.wait_idle()
+                group.cancel_scope.cancel()
+
+    async def _cut_short(self, scope: anyio.CancelScope) -> None:
+        await self._hurry.wait()
+        scope.cancel()
+
+    async def _hand_back(self, interrupted: list[Job], jobs: Jobs) -> None:
+        """Cancel these and put their messages back to the front of their queues, in the order they came.
+
+        Completions that are on their way to the servers are not cancelled, they get a few seconds.
+        """
+        for job in interrupted:
+            job.cancel(Interrupted())
+        with anyio.move_on_after(LAST_SETTLEMENTS) as late:
+            for job in interrupted:
+                await job.finished.wait()
+        if late.cancelled_caught:
+            slow = [job.task_id for job in interrupted if not job.finished.is_set()]
+            logger.error("Tasks that do not let themselves be cancelled, or be settled: %s", slow)
+        if back := [job.delivery for job in jobs.take_interrupted()]:
+            try:
+                await self.queue.broker.requeue(back)
+                logger.warning("%d messages are back in their queues", len(back))
+            except UnavailableError as error:
+                logger.error("%d messages come back when their leases end: %s", len(back), error)
+
+    # -- ways to run it
+
+    async def run_until_signalled(self) -> None:
+        """`run`, stopped by TERM or INT; a second signal ends the grace."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._listen_for_signals)
+            await self.run()
+            group.cancel_scope.cancel()
+
+    async def _listen_for_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for received in signals:
+                logger.warning("Got %s", received.name)
+                self.stop()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Worker]:
+        """Run inside this process, for tests and development; leaving the block stops it gracefully."""
+        # A plain task, not a task group around the `yield`: fixtures leave in another task than they entered.
+        task = asyncio.create_task(self.run(), name=f"aioretryq-worker-{self.name}")
+        waiting = asyncio.ensure_future(self.ready.wait())
+        try:
+            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+            yield self
+        finally:
+            waiting.cancel()
+            self.stop()
+            await task
+
+    def banner(self) -> str:
+        """What the worker is connected to and would do; shown when it starts."""
+        queue = self.queue
+        names = sorted(queue.tasks)
+        results = queue.results.backend.display_url
+        lines = [
+            f"aioretryq worker {self.name} (pid {os.getpid()}, Python {sys.version.split()[0]})",
+            f"  broker       {queue.broker.display_url}",
+            f"  results      {results}",
+            f"  queues       {', '.join(self.queues)}",
+            f"  concurrency  {self.concurrency} coroutines, {self.threads} threads",
+            f"  tasks        {len(names)}",
+            *[f"    . {name}" for name in names],
+            *[f"  WARNING      {text}" for text in self.warnings()],
+        ]
+        return "\n".join(lines)
+
+    def warnings(self) -> list[str]:
+        queue = self.queue
+        found = []
+        if not queue.tasks:
+            found.append("no task is registered: does the application import the modules that define them?")
+        if "pickle" in queue.conf.accept_content:
+            found.append("accept_content allows pickle: whoever can write to the broker can run any code here")
+        if isinstance(queue.results.backend, DisabledBackend):
+            found.append("no result backend: results are dropped, get() raises")
+        if early := sorted(name for name, task in queue.tasks.items() if not task.acks_late):
+            found.append(f"early acknowledgement (lost if this worker dies): {', '.join(early)}")
+        if queue.broker_url.startswith("memory:"):
+            found.append("memory:// reaches only this process")
+        return found
+
+
+def node_name(name: str | None) -> str:
+    """`name@host`, as Celery calls its workers; `%h` in a name is the host."""
+    host = socket.gethostname()
+    if name is None:
+        return f"aioretryq-{os.getpid()}@{host}"
+    expanded = name.replace("%h", host)
+    return expanded if "@" in expanded else f"{expanded}@{host}"

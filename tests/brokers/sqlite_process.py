@@ -1,0 +1,40 @@
+"""A process of its own on an SQLite file: `send <path> <name> <count>` or `claim <path> <name>`.
+
+The claiming one prints what it has finished, until it finds a message in the queue of its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from aioretryq.brokers.sqlite import SQLiteBroker
+from aioretryq.message import Finish, Outgoing
+
+
+async def send(broker: SQLiteBroker, name: str, count: int) -> None:
+    for start in range(0, count, 10):
+        names = [f"{name}-{n}" for n in range(start, start + 10)]
+        await broker.send([Outgoing("celery", each.encode(), each) for each in names])
+
+
+async def claim(broker: SQLiteBroker, name: str) -> None:
+    while True:
+        deliveries = (await broker.claim(["celery", name], limit=20)).deliveries
+        finished = await broker.finish([Finish(delivery) for delivery in deliveries])
+        assert all(finished)
+        for delivery in deliveries:
+            if delivery.queue == name:
+                return
+            sys.stdout.write(delivery.body.decode() + "\n")
+        if not deliveries:
+            await broker.wait(["celery", name], timeout=60)
+
+
+async def main(role: str, path: str, name: str, count: str = "0") -> None:
+    async with SQLiteBroker(path) as broker:
+        await (send(broker, name, int(count)) if role == "send" else claim(broker, name))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,214 @@
+"""The SQLite broker keeps the contract, also without UDP, between processes, and with very many messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from contracts.broker_contract import BrokerContract
+from contracts.broker_world import bodies, message, take, take_one
+from contracts.sqlite_world import SQLiteWorld
+
+from aioretryq.brokers.sqlite import SQLiteBroker
+from aioretryq.config import Settings
+from aioretryq.drivers import doorbell
+from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError, NotOpenError
+from aioretryq.message import Finish
+
+
+class BrokerWorld(SQLiteWorld):
+    connect = SQLiteWorld.broker
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with contextlib.AsyncExitStack() as stack:
+        yield BrokerWorld(stack, tmp_path)
+
+
+class TestSQLiteBroker(BrokerContract):
+    @pytest.fixture
+    async def world(self, world):
+        return world
+
+    async def test_all_ten_priorities_differ(self, broker):
+        await broker.send([message(str(p), priority=p) for p in reversed(range(10))])
+        assert bodies(await take(broker)) == [str(p) for p in range(10)]
+
+    async def test_a_tag_is_forgotten_after_a_minute(self, world, broker):
+        sent = message("a")
+        await broker.send([sent])
+        await world.advance(61)
+        await broker.send([sent])
+        assert bodies(await take(broker)) == ["a", "a"]
+
+    async def test_a_queue_named_twice_is_one_queue(self, broker):
+        await broker.send([message("a")])
+        assert bodies(await take(broker, "celery", "celery")) == ["a"]
+
+    async def test_a_revocation_wakes_the_waiting(self, world, broker):
+        other = await world.connect()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(broker.wait(["celery"], timeout=60))
+            await broker.wait(["mail"], timeout=0.1)
+            await other.revoke(["t"], ttl=60)
+
+    async def test_waits_are_quiet(self, broker):
+        # Returning early is allowed, but not as a habit: it would be a busy loop.
+        await broker.wait(["celery"], timeout=0)
+        waiting = asyncio.create_task(broker.wait(["celery"], timeout=60))
+        await asyncio.wait([waiting], timeout=0.5)
+        assert not waiting.done()
+        waiting.cancel()
+
+    async def test_opens_again_after_closing(self, broker):
+        await broker.send([message("a")])
+        await broker.wait(["mail"], timeout=0)
+        await broker.__aexit__(None, None, None)
+        with pytest.raises(NotOpenError, match="async with"):
+            await take(broker)
+        async with broker:
+            await broker.wait(["celery"], timeout=60)
+            assert bodies(await take(broker)) == ["a"]
+
+    async def test_a_foreign_receipt_is_a_lost_lease(self, broker):
+        await broker.send([message("a")])
+        delivery = await take_one(broker)
+        for tag in ("", "nonsense", f"{delivery.tag}0", "99999999999999999999999:x"):
+            forged = type(delivery)("celery", b"a", tag)
+            assert await broker.finish([Finish(forged)]) == [False]
+        assert await broker.finish([Finish(delivery)]) == [True]
+
+    async def test_a_closed_broker_rings_nobody_and_is_not_rung(self, world, broker):
+        other = await world.connect()
+        await other.wait(["celery"], timeout=0)
+        await other.__aexit__(None, None, None)
+        rows = await broker._database.read(lambda c: c.execute("SELECT * FROM listeners").fetchall())
+        assert rows == []
+
+    async def test_every_statement_uses_an_index(self, world, broker):
+        statements: list[str] = []
+        await broker._database.read(lambda c: c.set_trace_callback(statements.append))
+        sent = [message(str(n)) for n in range(4)]
+        await broker.send([*sent, message("later", due=world.now() + 10)])
+        await world.advance(20)
+        a, b, c, _d, _ = await take(broker, "celery", "mail")
+        await broker.finish([Finish(a, (message("next"),), b"dead")])
+        await broker.extend([b, c])
+        await broker.requeue([c])
+        await world.advance(100)
+        await broker.recover()
+        await broker.wait(["mail", "celery"], timeout=0)
+        await broker.depth(["celery"])
+        await broker.purge("celery")
+        await broker.revoke(["t"], ttl=1)
+        await broker._database.read(lambda c: c.set_trace_callback(None))
+        plans = [await plan(broker, s) for s in statements if s.startswith(("SELECT", "UPDATE", "DELETE", "INSERT"))]
+        assert len(plans) > 20
+        for statement, detail in plans:
+            small = any(table in statement for table in ("FROM revoked", "FROM listeners", "FROM dead"))
+            assert small or "SCAN" not in detail, (statement, detail)
+            assert small or "TEMP B-TREE" not in detail, (statement, detail)
+
+
+async def plan(broker: SQLiteBroker, statement: str) -> tuple[str, str]:
+    rows = await broker._database.read(lambda c: c.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall())
+    return statement, "; ".join(row[-1] for row in rows)
+
+
+class TestSQLiteBrokerWithoutUDP(BrokerContract):
+    @pytest.fixture
+    async def world(self, world, monkeypatch):
+        monkeypatch.setattr(doorbell, "HOST", "192.0.2.1")  # no interface has this address: binding fails
+        return world
+
+    async def test_polling_is_announced(self, world, caplog):
+        await world.connect()
+        assert "looking into the SQLite file every 0.2 s" in caplog.text
+
+
+# -- processes
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    program = str(Path(__file__).with_name("sqlite_process.py"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, program, *arguments, stdout=asyncio.subprocess.PIPE, env=environment
+    )
+
+
+async def test_three_processes_send_and_three_claim(tmp_path):
+    path, count = str(tmp_path / "queue.sqlite3"), 600
+    # None of them finds the file: creating it is part of the race.
+    claiming = [await start("claim", path, f"claimer-{n}") for n in range(3)]
+    sending = [await start("send", path, f"sender-{n}", str(count)) for n in range(3)]
+    async with asyncio.timeout(100):
+        assert [await process.wait() for process in sending] == [0, 0, 0]
+        async with SQLiteBroker(path) as broker:
+            await broker.send([message("stop", f"claimer-{n}") for n in range(3)])
+        outputs = [(await process.communicate())[0] for process in claiming]
+        assert [process.returncode for process in claiming] == [0, 0, 0]
+    names = b"".join(outputs).decode().split()
+    assert sorted(names) == sorted(f"sender-{sender}-{n}" for sender in range(3) for n in range(count))
+
+
+async def test_a_process_that_is_killed_loses_nothing(tmp_path):
+    path = str(tmp_path / "queue.sqlite3")
+    claiming = await start("claim", path, "claimer")
+    async with SQLiteBroker(path, lease=0.5) as broker:
+        await broker.send([message(str(n)) for n in range(2000)])
+        assert claiming.stdout is not None
+        await claiming.stdout.read(1)
+        claiming.kill()
+        _rest, _ = await claiming.communicate()
+        assert (await broker._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchall())) == [("ok",)]
+        depth = (await broker.depth(["celery"]))["celery"]
+        (held,) = await broker._database.read(
+            lambda c: c.execute("SELECT count(*) FROM messages WHERE receipt IS NOT NULL").fetchone()
+        )
+        assert 0 <= held <= 20
+        assert depth + held <= 2000
+
+
+# -- what can be wrong
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("sqlite://", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite://queue.sqlite3", "sqlite:///queue.sqlite3"),
+        ("sqlite:///:memory:", "memory://"),
+        ("sqlite:///a.sqlite3?mode=ro", r"options after"),
+    ],
+)
+def test_urls_that_name_no_file(url, hint):
+    with pytest.raises(ConfigError, match=hint):
+        SQLiteBroker.from_url(url, Settings())
+
+
+async def test_relative_and_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with SQLiteBroker.from_url("sqlite:///a.sqlite3", Settings()) as broker:
+        assert broker.display_url == "sqlite:///a.sqlite3"
+    async with SQLiteBroker.from_url(f"sqlite:///{tmp_path}/b.sqlite3", Settings()) as broker:
+        assert broker.display_url == f"sqlite:///{tmp_path}/b.sqlite3"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.sqlite3", "b.sqlite3"}
+
+
+async def test_errors_are_the_brokers(tmp_path):
+    async with SQLiteBroker(str(tmp_path / "a.sqlite3")) as broker:
+        await broker._database.write(lambda c: c.execute("PRAGMA query_only = ON"))
+        with pytest.raises(BrokerUnavailable, match="cannot be written to") as unavailable:
+            await broker.send([message("a")])
+        assert unavailable.value.__cause__ is not None
+        await broker._database.write(lambda c: c.execute("PRAGMA query_only = OFF"))
+        await broker._database.write(lambda c: c.execute("DROP TABLE dead"))
+        with pytest.raises(BrokerError, match="no such table"):
+            await broker.dead()

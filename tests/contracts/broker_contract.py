@@ -1,0 +1,32 @@
+"""What every broker promises (aioretryq/brokers/base.py), as tests to run against each adapter.
+
+Subclass `BrokerContract` and give it a fixture `world`. Nothing here sleeps to let time pass: `world.advance`
+moves the broker's time (a shifted clock, or rewritten scores where the server keeps the time).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from contracts.broker_delivery_contract import DeliveryContract
+from contracts.broker_lease_contract import LeaseContract
+
+from aioretryq.brokers.base import Broker
+
+if TYPE_CHECKING:
+    from contracts.broker_world import World
+
+
+class BrokerContract(DeliveryContract, LeaseContract):
+    @pytest.fixture
+    async def world(self) -> World:
+        raise NotImplementedError("the adapter's test class says how to connect")
+
+    @pytest.fixture
+    async def broker(self, world: World) -> Broker:
+        return await world.connect()
+
+    async def test_is_a_broker(self, broker):
+        assert isinstance(broker, Broker)
+        assert broker.display_url

