@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+
 from redis_server import NoRedisServer, RedisServer, describe
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from aioretryq.drivers.redis import DRIVER_ERRORS, RedisServer, close, load_scripts
+from aioretryq.drivers.redis import DRIVER_ERRORS, RedisServer, close, flags, load_scripts
 from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class RedisBackend:
             for result in chunk:
                 args += ["" if result.ttl is None else max(1, ceil(result.ttl * 1000)), result.document]
             with self._server.errors():
-                stored += [flag == 1 for flag in await self._scripts["store"](keys, args)]
+                stored += flags(await self._scripts["store"](keys, args))
         return stored
 
     async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:

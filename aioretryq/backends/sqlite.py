@@ -10,7 +10,7 @@ from aioretryq import states
 from aioretryq.drivers import doorbell
 from aioretryq.drivers.sqlite import Database, path_of
 from aioretryq.drivers.wakeup import Wakeup
-from aioretryq.errors import BackendError, BackendUnavailable, UnavailableError
+from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError, UnavailableError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -64,9 +64,12 @@ class SQLiteListener:
             self._wakeup.clear()
             if self._closed:
                 raise BackendUnavailable(f"The SQLite file {self._database.path!r} was closed; open it again.")
-            await self._announce()
-            if changes := await self._collect():
-                return changes
+            try:
+                await self._announce()
+                if changes := await self._collect():
+                    return changes
+            except NotOpenError as error:
+                raise BackendUnavailable(str(error)) from error
             await self._wakeup.wait(self._bell.interval)
 
     def close(self) -> None:

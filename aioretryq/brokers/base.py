@@ -17,7 +17,7 @@ class Broker(Protocol):
 
     Batches are the primitive; an empty batch does nothing. Every operation has a deadline of its own and
     raises only `BrokerUnavailable` (worth retrying) or `BrokerError`, with the driver's error as
-    `__cause__`. Adapters never retry by themselves.
+    `__cause__`; opening may also raise `ConfigError`. Adapters never retry by themselves.
 
     Cancellation: `wait` may be cancelled at any moment. A cancelled `claim` may have claimed messages that
     come back only when their lease ends, so callers shield it; it is short. A cancelled `send` may or may
@@ -66,7 +66,10 @@ class Broker(Protocol):
         ...
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
-        """Hand messages back to the front of their queues, in the order given. Lost leases are skipped."""
+        """Hand messages back to the front of their queues, in the order given, marked as redelivered.
+
+        Lost leases are skipped.
+        """
         ...
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[bool]:

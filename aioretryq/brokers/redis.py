@@ -12,10 +12,11 @@ import logging
 import time
 import uuid
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from aioretryq.brokers.redis_watch import ListWatch
-from aioretryq.drivers.redis import RedisServer, close, load_scripts
+from aioretryq.drivers.redis import RedisServer, close, flags, load_scripts
 from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError, NotOpenError
 from aioretryq.message import Claim, Delivery
 from aioretryq.protocol.envelope import is_redelivered, mark_redelivered
@@ -168,20 +169,22 @@ class RedisBroker:
         keys = [*self._keys.held, *self._keys.revocations, *map(self._keys.schedule, queues), *lists]
         first, self._last_tag = self._last_tag, self._last_tag + max(limit, 0)
         args = [limit, self._lease, self._lead, self._tag_prefix, first, self._last_revocation]
-        due, revoked, taken = await self._run("claim", keys, [*args, *map(_unacked_suffix, queues)])
+        due, revoked, runs, bodies = await self._run("claim", keys, [*args, *map(_unacked_suffix, queues)])
         now = time.monotonic()
         self._due.update({q: now + float(text or "inf") for q, text in zip(queues, due, strict=True)})
         if revoked:
             self._last_revocation = revoked[-1]
-        return Claim(self._deliveries(queues, taken), [task_id.decode() for task_id in revoked[::2]])
+        return Claim(self._deliveries(queues, first, runs, bodies), [task_id.decode() for task_id in revoked[::2]])
 
-    def _deliveries(self, queues: Sequence[str], taken: list[Any]) -> list[Delivery]:
-        deliveries = []
-        for number, bucket, tag, body in zip(*[iter(taken)] * 4, strict=True):
+    def _deliveries(self, queues: Sequence[str], first: int, runs: list[int], bodies: list[bytes]) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        for number, bucket, count in zip(*[iter(runs)] * 3, strict=True):
             queue = queues[number - 1]
             if bucket:
                 self._lower.add(self._keys.bucket(queue, bucket))
-            deliveries.append(Delivery(queue, body, tag.decode(), bucket, is_redelivered(body)))
+            for body in bodies[len(deliveries) : len(deliveries) + count]:
+                tag = f"{self._tag_prefix}{first + len(deliveries) + 1:012}:{bucket}"
+                deliveries.append(Delivery(queue, body, tag, bucket, is_redelivered(body)))
         return deliveries
 
     async def wait(self, queues: Sequence[str], *, timeout: float) -> None:
@@ -203,15 +206,15 @@ class RedisBroker:
             return []
         targets, args = _Targets(self._keys), []
         for finish in finishes:
-            dead = ["0", b""] if finish.dead is None else ["1", finish.dead]
-            args += [finish.delivery.tag, *dead, len(finish.send)]
-            for message in finish.send:
-                args += targets.encode(message)
+            records = [targets.encode(message) for message in finish.send]
+            if finish.dead is not None:
+                records.append((0, "", finish.dead))
+            args += [finish.delivery.tag, len(records), *chain.from_iterable(records)]
         await self._declare(message.queue for finish in finishes for message in finish.send)
         keys = [*self._keys.held, *self._keys.dead, *targets.numbers]
         done = await self._run("finish", keys, [targets.kinds, *args])
         self._note(message for finish in finishes for message in finish.send)
-        return [flag == 1 for flag in done]
+        return flags(done)
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         await self._restore([(d.tag, d.queue, bucket_of(d.priority), d.body) for d in deliveries], ended_only=False)
@@ -223,7 +226,7 @@ class RedisBroker:
             return []
         tags = [delivery.tag for delivery in deliveries]
         extended = await self._run("extend", self._keys.held, [self._lease, self._lead, *tags])
-        return [flag == 1 for flag in extended]
+        return flags(extended)
 
     async def recover(self, *, limit: int = 1000) -> int:
         client, _ = self._checked()

@@ -54,7 +54,11 @@ class SQLiteBroker:
     async def __aenter__(self) -> Self:
         await self._database.open()
         self._ringer.open()
-        await self._bell.open()
+        try:
+            await self._bell.open()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(

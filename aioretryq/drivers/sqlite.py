@@ -176,7 +176,10 @@ class Database:
         # SQLite would go on with the deleted file, and this process would be deaf to all others.
         if self._connection is None or self._on_disk() != self._identity:
             self._close()
-            self._open()
+            try:
+                self._open()
+            except ConfigError as error:  # it was right once: a folder that is gone may come back
+                raise self._unavailable(str(error)) from error
         assert self._connection is not None
         return self._connection
 

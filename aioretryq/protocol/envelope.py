@@ -59,18 +59,13 @@ def decode(payload: bytes) -> Envelope:
 def mark_redelivered(payload: bytes) -> bytes:
     """The message as kombu restores it: marked as delivered before. What is no message is left alone."""
     try:
-        document = _load(payload)
+        found = decode(payload)
     except ProtocolError:
         return payload
-    if not isinstance(document, dict):
-        return payload
-    headers, properties = document.get("headers"), document.get("properties")
-    if not isinstance(headers, dict) or not isinstance(properties, dict):
-        return payload
-    headers["redelivered"] = True
-    delivery = properties.get("delivery_info")
-    properties["delivery_info"] = {**(delivery if isinstance(delivery, dict) else {}), "redelivered": True}
-    return _dump(document)
+    delivery = found.properties.get("delivery_info")
+    found.headers["redelivered"] = True
+    found.properties["delivery_info"] = {**(delivery if isinstance(delivery, dict) else {}), "redelivered": True}
+    return encode(found)
 
 
 def is_redelivered(payload: bytes) -> bool:

@@ -88,7 +88,7 @@ def _from_json(found: dict[str, Any]) -> Any:
         raise ProtocolError(f"Unknown __type__ {saferepr(mark, 80)}; known are {', '.join(sorted(_DECODERS))}.")
     try:
         return decode(value)
-    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise ProtocolError(f"{saferepr(value, 80)} is not a {mark}: {error}") from error
 
 
@@ -105,7 +105,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "date": lambda text: datetime.fromisoformat(text).date(),  # peers may send a time with it
     "time": time.fromisoformat,
     "decimal": Decimal,
-    "uuid": lambda fields: UUID(**fields),
+    "uuid": lambda fields: UUID(hex=fields["hex"]),
     "bytes": lambda text: text.encode(),
     "base64": lambda text: base64.b64decode(text),
 }

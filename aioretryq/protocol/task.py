@@ -183,7 +183,7 @@ def _message(
         delivery_mode=_integer(properties.get("delivery_mode"), "delivery_mode", 2),
         exchange=exchange,
         routing_key=routing_key,
-        expiration=None if expiration is None else str(expiration),
+        expiration=str(expiration) if type(expiration) is int else _text(expiration, "expiration"),
         content_type=found.content_type,
         compression=None if compressed is None else compression.content_type(compressed),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -154,14 +155,15 @@ class Executor:
                 job.lose()
             job.held = False
         if task.track_started and not attempted.ignore_result:
-            started = {"pid": os.getpid(), "hostname": self._name}
-            record = self._queue.results.record(document(attempted, states.STARTED, started, None, self._clock()))
+            who = {"pid": os.getpid(), "hostname": self._name}
+            record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
             await self._settler.submit(Completion(Settlement(Ignored(), record), None))
         settlement: Settlement | None = None
         with job.scope, running(task, attempted.request):
             if job.cancelled_as is None:
+                started = functools.partial(self._note_start, job, attempted.message)
                 outcome = await run_body(
-                    task, attempted.request, threads=self._threads, started=job.start, clock=self._clock
+                    task, attempted.request, threads=self._threads, started=started, clock=self._clock
                 )
                 settlement = self._settle(outcome, attempted)
                 await run_hooks(task, attempted.request, settlement.outcome, self._threads)
@@ -169,6 +171,10 @@ class Executor:
             assert job.cancelled_as is not None
             settlement = self._settle(job.cancelled_as, attempted)
         return settlement
+
+    def _note_start(self, job: Job, message: TaskMessage) -> None:
+        job.started = True
+        logger.debug("Task %s[%s] started attempt=%d", message.task, message.id, message.retries + 1)
 
     def _settle(self, outcome: Outcome, attempted: Attempted) -> Settlement:
         record = self._queue.results.record

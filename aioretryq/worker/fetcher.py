@@ -54,8 +54,8 @@ class Fetcher:
         self._outage = outage
 
     async def run(self, executor: Executor, group: TaskGroup) -> None:
-        """Claim, start, wait; until cancelled."""
-        while True:
+        """Claim, start, wait; until cancelled, or until the jobs are no longer accepted."""
+        while self._jobs.accepting:
             room = await self._jobs.wait_room(LOOK_AGAIN)
             claim = await self._outage.survive(lambda room=room: self._claim(room))  # type: ignore[misc]
             self._note_revocations(claim)

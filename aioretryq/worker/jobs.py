@@ -32,9 +32,6 @@ class Job:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def start(self) -> None:
-        self.started = True
-
     def cancel(self, reason: Interrupted | Revoked) -> None:
         if self.cancelled_as is None:
             self.cancelled_as = reason

@@ -6,14 +6,14 @@ import contextlib
 import uuid
 
 import pytest
-from contracts.backend_contract import BackendContract, doc, result
-from contracts.shifted_clock import ShiftedClock
 
 from aioretryq.backends.base import ResultBackend
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.backends.memory import MemoryBackend
 from aioretryq.config import Settings
 from aioretryq.errors import ConfigError, NotOpenError
+from contracts.backend_contract import BackendContract, doc, result
+from contracts.shifted_clock import ShiftedClock
 
 
 class MemoryWorld(ShiftedClock):

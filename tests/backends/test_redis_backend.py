@@ -6,10 +6,10 @@ import contextlib
 
 import pytest
 import redis
-from contracts.backend_contract import BackendContract
 
 from aioretryq.backends.redis import RedisBackend
 from aioretryq.config import Settings
+from contracts.backend_contract import BackendContract
 
 
 class RedisWorld:

@@ -7,14 +7,14 @@ import contextlib
 import socket
 
 import pytest
-from contracts.backend_contract import BackendContract, doc, drop, hear, result, subscribe
-from contracts.sqlite_world import SQLiteWorld
 
 from aioretryq import states
 from aioretryq.backends import sqlite
 from aioretryq.config import Settings
 from aioretryq.drivers import doorbell
 from aioretryq.errors import BackendUnavailable
+from contracts.backend_contract import BackendContract, doc, drop, hear, result, subscribe
+from contracts.sqlite_world import SQLiteWorld
 
 
 class BackendWorld(SQLiteWorld):
@@ -76,10 +76,10 @@ class TestSQLiteBackend(BackendContract):
                 assert await receiving == [("a", doc("a"))]
 
     async def test_errors_are_the_backends(self, backend):
-        await backend._database.write(lambda c: c.execute("PRAGMA query_only = ON"))
+        await backend._database.read(lambda c: c.execute("PRAGMA query_only = ON"))
         with pytest.raises(BackendUnavailable, match="cannot be written to"):
             await backend.store([result("a")])
-        await backend._database.write(lambda c: c.execute("PRAGMA query_only = OFF"))
+        await backend._database.read(lambda c: c.execute("PRAGMA query_only = OFF"))
 
 
 class TestSQLiteBackendWithoutUDP(BackendContract):

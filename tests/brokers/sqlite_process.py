@@ -1,6 +1,7 @@
-"""A process of its own on an SQLite file: `send <path> <name> <count>` or `claim <path> <name>`.
+"""A process of its own on an SQLite file: `send <path> <name> <count>` `claim <path> <name>` or `hold <path> <name>`.
 
-The claiming one prints what it has finished, until it finds a message in the queue of its name.
+The claiming one prints what it has finished, until it finds a message in the queue of its name. The holding one
+prints what it has claimed, and waits to be killed.
 """
 
 from __future__ import annotations
@@ -31,9 +32,20 @@ async def claim(broker: SQLiteBroker, name: str) -> None:
             await broker.wait(["celery", name], timeout=60)
 
 
+async def hold(broker: SQLiteBroker, name: str) -> None:
+    for delivery in (await broker.claim(["celery"], limit=20)).deliveries:
+        sys.stdout.write(delivery.body.decode() + "\n")
+    sys.stdout.flush()
+    while True:
+        await broker.wait([name], timeout=60)
+
+
 async def main(role: str, path: str, name: str, count: str = "0") -> None:
     async with SQLiteBroker(path) as broker:
-        await (send(broker, name, int(count)) if role == "send" else claim(broker, name))
+        if role == "send":
+            await send(broker, name, int(count))
+        else:
+            await (claim if role == "claim" else hold)(broker, name)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ import threading
 import uuid
 
 import pytest
-from contracts.broker_contract import BrokerContract
-from contracts.broker_world import LEASE, bodies, message, take, wait_and_take
-from contracts.shifted_clock import ShiftedClock
 
 from aioretryq.brokers.memory import MemoryBroker
 from aioretryq.config import Settings
 from aioretryq.errors import NotOpenError
+from contracts.broker_contract import BrokerContract
+from contracts.broker_world import LEASE, bodies, message, take, wait_and_take
+from contracts.shifted_clock import ShiftedClock
 
 
 class MemoryWorld(ShiftedClock):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from contracts.broker_delivery_contract import DeliveryContract
-from contracts.broker_lease_contract import LeaseContract
 
 from aioretryq.brokers.base import Broker
+from contracts.broker_delivery_contract import DeliveryContract
+from contracts.broker_lease_contract import LeaseContract
 
 if TYPE_CHECKING:
     from contracts.broker_world import World

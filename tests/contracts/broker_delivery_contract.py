@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from contracts.broker_world import LEASE, bodies, message, take, take_one
 
 from aioretryq.message import Finish
+from contracts.broker_world import LEASE, bodies, message, take, take_one
 
 if TYPE_CHECKING:
     from aioretryq.brokers.base import Broker

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from contracts.broker_world import LEASE, bodies, envelope, message, take, take_one, wait_and_take
 
 from aioretryq.errors import BrokerError, BrokerUnavailable
 from aioretryq.message import Finish
+from contracts.broker_world import LEASE, bodies, envelope, message, take, take_one, wait_and_take
 
 
 class LeaseContract:

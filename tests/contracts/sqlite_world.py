@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from contracts.broker_world import LEASE
-from contracts.shifted_clock import ShiftedClock
-
 from aioretryq.backends.sqlite import SQLiteBackend
 from aioretryq.brokers.sqlite import SQLiteBroker
+from contracts.broker_world import LEASE
+from contracts.shifted_clock import ShiftedClock
 
 if TYPE_CHECKING:
     import contextlib

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import threading
 
@@ -120,16 +119,26 @@ async def test_a_full_disk_is_worth_retrying(db):
     await db.write(lambda c: bury(c, bytes(10**6)))
 
 
-async def test_a_deleted_file_is_made_anew(db, path):
+@pytest.mark.parametrize("pattern", ["*", "*.sqlite3"], ids=["all files", "without its log"])
+async def test_a_deleted_file_is_made_anew(db, path, pattern):
     await db.write(lambda c: bury(c, b"a"))
-    for name in os.listdir(path.parent):
-        os.unlink(path.parent / name)
-    assert await db.read(buried) == []
+    for file in path.parent.glob(pattern):
+        file.unlink()
     other = database(path)
     await other.open()
     await other.write(lambda c: bury(c, b"b"))
-    await other.aclose()
     assert await db.read(buried) == [b"b"]
+    await db.write(lambda c: bury(c, b"c"))
+    assert await other.read(buried) == [b"b", b"c"]
+    await other.aclose()
+
+
+async def test_a_folder_that_is_gone_may_come_back(db, path):
+    path.parent.rename(path.parent.with_name("moved"))
+    with pytest.raises(BrokerUnavailable, match="There is no folder"):
+        await db.read(buried)
+    path.parent.mkdir()
+    assert await db.read(buried) == []
 
 
 # -- opening

@@ -1,7 +1,7 @@
 -- Stores result documents and announces each on the channel named like its key, but never over a final state.
 -- KEYS  the results' keys
 -- ARGV  for each result: time to live in milliseconds ('' for ever), document
--- Returns 1 for each that was stored, else 0
+-- Returns a text: 1 for each that was stored, else 0
 local FINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local stored = {}
 
@@ -34,4 +34,4 @@ for i, key in ipairs(KEYS) do
     stored[i] = 1
   end
 end
-return stored
+return table.concat(stored)

@@ -4,14 +4,16 @@
 -- ARGV  limit, lease, lead of the index score, tag prefix, number of the last tag, number of the last
 --       revocation seen, then for each queue what kombu appends to its messages in unacked
 -- Returns {seconds until something parked is due ('' for never) for each queue},
---         {revoked id, its number, ...}, {queue, bucket, tag, body, ...}
+--         {revoked id, its number, ...}, {queue, bucket, how many, ...}, {message, ...}
+-- The tag of the n-th message is made of the prefix, its number (12 digits, so that tags sort by age) and bucket.
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
-local limit, lease, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local limit = tonumber(ARGV[1])
+local ends, score = string.format('%.6f', now + ARGV[2]), string.format('%.6f', now + ARGV[3])
 local queues = #ARGV - 6
 local lists = 5 + queues
-local due, revoked, taken = {}, {}, {}
+local due, revoked, runs, taken = {}, {}, {}, {}
 
 -- A key of the wrong type must fail here, before anything was popped.
 redis.call('HLEN', unacked)
@@ -21,8 +23,8 @@ for i = lists + 1, #KEYS do redis.call('LLEN', KEYS[i]) end
 
 local fresh = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[6], '+inf', 'WITHSCORES')
 for i = 1, #fresh, 2 do
-  local ends = redis.call('ZSCORE', KEYS[5], fresh[i])
-  if ends and tonumber(ends) > now then
+  local expiry = redis.call('ZSCORE', KEYS[5], fresh[i])
+  if expiry and tonumber(expiry) > now then
     revoked[#revoked + 1] = fresh[i]
     revoked[#revoked + 1] = fresh[i + 1]
   end
@@ -41,17 +43,19 @@ end
 
 for step = 0, 3 do
   for q = 1, queues do
-    local room = limit - #taken / 4
+    local room = limit - #taken
     local popped = room > 0 and redis.call('RPOP', KEYS[lists + step * queues + q], room) or {}
     for _, body in ipairs(popped) do
-      local tag = string.format('%s%012d:%d', ARGV[4], ARGV[5] + #taken / 4 + 1, step * 3)
+      local tag = string.format('%s%012d:%d', ARGV[4], ARGV[5] + #taken + 1, step * 3)
       redis.call('HSET', unacked, tag, '[' .. body .. ARGV[6 + q])
-      redis.call('ZADD', leases, now + lease, tag)
+      redis.call('ZADD', leases, ends, tag)
       -- kombu's sweep parses what the index names as JSON, and fails on anything else: leases alone cover that.
-      if string.byte(body) == 123 then redis.call('ZADD', index, now + lead, tag) end
-      local n = #taken
-      taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4] = q, step * 3, tag, body
+      if string.byte(body) == 123 then redis.call('ZADD', index, score, tag) end
+      taken[#taken + 1] = body
+    end
+    if #popped > 0 then
+      for _, part in ipairs({q, step * 3, #popped}) do runs[#runs + 1] = part end
     end
   end
 end
-return {due, revoked, taken}
+return {due, revoked, runs, taken}

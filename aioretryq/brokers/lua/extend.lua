@@ -1,7 +1,7 @@
 -- Starts leases anew.
 -- KEYS  unacked, unacked_index, leases
 -- ARGV  lease, lead of the index score, then tags
--- Returns 1 for each tag that is still held, else 0
+-- Returns a text: 1 for each tag that is still held, else 0
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local extended = {}
@@ -13,4 +13,4 @@ for i = 3, #ARGV do
   end
   extended[#extended + 1] = held
 end
-return extended
+return table.concat(extended)

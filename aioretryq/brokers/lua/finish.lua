@@ -1,9 +1,9 @@
 -- Acknowledges messages and, for each whose receipt still holds, sends what follows and keeps its dead letter.
 -- KEYS  unacked, unacked_index, leases, dead, dead index, then the lists and schedules that messages go to
--- ARGV  the kinds of those keys ('l' or 'z' each), then for each finish: tag, '1' with a dead letter,
---       the dead letter, number of messages, and for each of them: number of its key, due ('' for a list), the
---       message (for a schedule: its member)
--- Returns 1 for each finish that was done, 0 for each whose lease was lost
+-- ARGV  the kinds of those keys ('l' or 'z' each), then for each finish: tag, number of records, and each record:
+--       number of its key, due ('' for a list), the message (for a schedule: its member);
+--       a record for key 0 is a dead letter
+-- Returns a text: 1 for each finish that was done, 0 for each whose lease was lost
 local time = redis.call('TIME')
 local done = {}
 local at = 2
@@ -19,26 +19,25 @@ for i = 1, #ARGV[1] do
 end
 
 while at <= #ARGV do
-  local tag, after = ARGV[at], at + 4 + 3 * ARGV[at + 3]
+  local tag, after = ARGV[at], at + 2 + 3 * ARGV[at + 1]
   local held = redis.call('HDEL', KEYS[1], tag)
   if held == 1 then
     redis.call('ZREM', KEYS[2], tag)
     redis.call('ZREM', KEYS[3], tag)
-    if ARGV[at + 1] == '1' then
-      redis.call('HSET', KEYS[4], tag, ARGV[at + 2])
-      -- Microseconds, and one more for each finish, keep the order within a batch.
-      redis.call('ZADD', KEYS[5], time[1] * 1000000 + time[2] + #done, tag)
-    end
-    for i = at + 4, after - 1, 3 do
-      local key, due = KEYS[5 + ARGV[i]], ARGV[i + 1]
-      if due == '' then
-        redis.call('LPUSH', key, ARGV[i + 2])
+    for i = at + 2, after - 1, 3 do
+      local key, due, message = KEYS[5 + ARGV[i]], ARGV[i + 1], ARGV[i + 2]
+      if ARGV[i] == '0' then
+        redis.call('HSET', KEYS[4], tag, message)
+        -- Microseconds, and one more for each finish, keep the order within a batch.
+        redis.call('ZADD', KEYS[5], time[1] * 1000000 + time[2] + #done, tag)
+      elseif due == '' then
+        redis.call('LPUSH', key, message)
       else
-        redis.call('ZADD', key, due, ARGV[i + 2])
+        redis.call('ZADD', key, due, message)
       end
     end
   end
   done[#done + 1] = held
   at = after
 end
-return done
+return table.concat(done)

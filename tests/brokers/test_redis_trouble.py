@@ -1,0 +1,302 @@
+"""The Redis broker while it waits, and while the server is restarted, gone, frozen or full."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from aioretryq.brokers.redis import RedisBroker
+from aioretryq.config import Settings
+from aioretryq.errors import BrokerUnavailable
+from aioretryq.message import Finish
+from contracts.broker_world import bodies, message, take, take_one, wait_and_take
+from redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+SEP = "\x06\x16"
+
+
+def open_broker(url: str, **settings: object) -> RedisBroker:
+    conf = Settings()
+    conf.update(settings)
+    return RedisBroker.from_url(url, conf)
+
+
+@pytest.fixture
+async def broker(redis_url):
+    async with open_broker(redis_url) as broker:
+        yield broker
+
+
+@pytest.fixture
+def server(redis_url):
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def calls(server: redis.Redis) -> dict[str, int]:
+    return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in server.info("commandstats").items()}
+
+
+def connections(server: redis.Redis) -> dict[str, int]:
+    names = [client["name"] for client in server.client_list()]
+    return {name: names.count(name) for name in names if name.startswith("aioretryq")}
+
+
+async def blocked(server: redis.Redis, count: int) -> None:
+    """Return once `count` clients wait in a blocking command."""
+    async with asyncio.timeout(10):
+        while server.info("clients")["blocked_clients"] != count:
+            await asyncio.sleep(0.001)
+
+
+class TestWaiting:
+    async def test_a_message_wakes_at_once(self, redis_url, broker, server):
+        delays = []
+        async with open_broker(redis_url) as other:
+            for _ in range(5):
+                waiting = asyncio.create_task(broker.wait(["celery"], timeout=10))
+                await blocked(server, 1)
+                started = time.perf_counter()
+                await other.send([message("a")])
+                await waiting
+                delays.append(time.perf_counter() - started)
+                await broker.finish([Finish(await take_one(broker))])
+        assert min(delays) < 0.05
+
+    async def test_a_lower_priority_has_its_own_watch_once_seen(self, redis_url, broker, server):
+        async with open_broker(redis_url) as other:
+            await other.send([message("a", priority=5)])
+            await take_one(broker)
+            waiting = asyncio.create_task(broker.wait(["celery"], timeout=10))
+            await blocked(server, 2)
+            server.lpush(f"celery{SEP}3", "from a Celery client")
+            started = time.perf_counter()
+            await waiting
+            assert time.perf_counter() - started < 0.5
+            assert bodies(await take(broker)) == ["from a Celery client"]
+
+    async def test_what_this_process_sends_or_parks_is_noticed_at_once(self, broker, server):
+        await take(broker)
+        for sent in (message("lower", priority=9), message("parked", due=time.time() + 0.1)):
+            waiting = asyncio.create_task(wait_and_take(broker))
+            await blocked(server, 1 if sent.due is None else 2)
+            started = time.perf_counter()
+            await broker.send([sent])
+            assert bodies(await waiting) == bodies([sent])
+            assert time.perf_counter() - started < 0.6
+
+    async def test_connections_are_few(self, redis_url, broker, server):
+        assert connections(server) == {"aioretryq:broker": 1}
+        await asyncio.gather(*(broker.depth(["celery"]) for _ in range(20)))
+        await broker.wait(["a", "b"], timeout=0.05)
+        await broker.wait(["a", "b"], timeout=0.05)
+        assert connections(server) == {"aioretryq:broker": 2, "aioretryq:wait": 2}
+        await broker.__aexit__(None, None, None)
+        await gone(server)
+
+    async def test_an_idle_worker_asks_little(self, broker, server):
+        await take(broker)
+        server.config_resetstat()
+        until = time.monotonic() + 2.2
+        while time.monotonic() < until:
+            assert await take(broker) == []
+            await broker.wait(["celery"], timeout=60)
+        asked = calls(server)
+        assert asked["evalsha"] <= 4
+        assert asked["blmove"] <= 2
+
+    async def test_nothing_goes_on_when_nobody_waits_any_more(self, broker, server):
+        await broker.wait(["celery", "mail"], timeout=0.05)
+        await broker.send([message("a")])
+        await broker.wait(["celery"], timeout=10)
+        server.config_resetstat()
+        await broker.wait(["other"], timeout=0.3)
+        asked = calls(server)
+        assert asked["blmove"] <= 2
+        assert "evalsha" not in asked
+
+    async def test_a_full_list_and_nobody_who_claims(self, broker, server):
+        # As a worker with all hands busy: whoever waits again is told again, in one round trip each.
+        await broker.send([message("a")])
+        server.config_resetstat()
+        for _ in range(10):
+            async with asyncio.timeout(10):
+                await broker.wait(["celery"], timeout=60)
+        assert calls(server)["blmove"] <= 10
+
+    async def test_cancelled_waits_leak_nothing(self, broker, server):
+        for _ in range(30):
+            waiting = asyncio.create_task(broker.wait(["celery"], timeout=60))
+            await blocked(server, 1)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert connections(server) == {"aioretryq:broker": 1, "aioretryq:wait": 1}
+        await broker.send([message("a")])
+        await broker.wait(["celery"], timeout=10)
+        assert bodies(await take(broker)) == ["a"]
+
+    async def test_cancelled_commands_leak_nothing(self, broker, server):
+        await broker.send([message(str(n)) for n in range(10)])
+        for delay in range(40):
+            counting = asyncio.create_task(broker.depth(["celery"]))
+            for _ in range(delay % 8):
+                await asyncio.sleep(0)
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
+            assert await broker.depth(["celery"]) == {"celery": 10}
+        assert connections(server)["aioretryq:broker"] <= 2
+
+    async def test_closing_while_waiting(self, redis_url, server):
+        broker = await open_broker(redis_url).__aenter__()
+        waiting = asyncio.create_task(broker.wait(["celery"], timeout=60))
+        await blocked(server, 1)
+        await broker.__aexit__(None, None, None)
+        async with asyncio.timeout(10):
+            await waiting
+        await gone(server)
+
+
+async def gone(server: redis.Redis) -> None:
+    async with asyncio.timeout(10):
+        while connections(server):
+            await asyncio.sleep(0.001)
+
+
+class TestTrouble:
+    async def test_forgotten_scripts_are_loaded_again(self, broker, server):
+        await broker.send([message("a")])
+        server.script_flush()
+        delivery = await take_one(broker)
+        server.script_flush()
+        assert await broker.finish([Finish(delivery)]) == [True]
+
+    async def test_the_server_is_gone_and_comes_back(self, redis_server, broker):
+        await take(broker)
+        redis_server.kill()
+        try:
+            operations: list[Callable[[], Awaitable[object]]] = [
+                lambda: broker.send([message("a")]),
+                lambda: broker.claim(["celery"], limit=1),
+                lambda: broker.wait(["celery"], timeout=60),
+                lambda: broker.depth(["celery"]),
+                lambda: broker.purge("celery"),
+                lambda: broker.recover(),
+                lambda: broker.dead(),
+                lambda: broker.revoke(["t"], ttl=60),
+            ]
+            for operation in operations:
+                with pytest.raises(BrokerUnavailable, match="Is the server running") as caught:
+                    await operation()
+                assert isinstance(caught.value.__cause__, redis.RedisError)
+        finally:
+            redis_server.start()
+        await broker.send([message("b")])
+        async with asyncio.timeout(10):
+            await broker.wait(["celery"], timeout=60)
+        assert bodies(await take(broker)) == ["b"]
+        with redis.Redis.from_url(redis_server.url) as client:
+            assert client.exists("_kombu.binding.celery", "_kombu.binding_permanent.celery") == 2
+
+    async def test_a_restart_ends_a_wait(self, redis_server, broker, server):
+        waiting = asyncio.create_task(broker.wait(["celery", "mail"], timeout=60))
+        await blocked(server, 2)
+        redis_server.restart()
+        with pytest.raises(BrokerUnavailable):
+            await waiting
+        # That was then: the next wait is not told of it.
+        await broker.send([message("a")])
+        async with asyncio.timeout(10):
+            await broker.wait(["celery", "mail"], timeout=60)
+
+    async def test_killed_connections(self, broker, server):
+        await broker.send([message("a")])
+        waiting = asyncio.create_task(broker.wait(["mail"], timeout=60))
+        await blocked(server, 1)
+        server.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(BrokerUnavailable):
+            await waiting
+        assert bodies(await take(broker)) == ["a"]
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(wait_and_take(broker, "mail"))
+            await blocked(server, 1)
+            await broker.send([message("m", "mail")])
+        assert bodies(waiting.result()) == ["m"]
+
+    async def test_a_frozen_server_is_gone_after_the_socket_timeout(self, redis_url, server):
+        async with open_broker(redis_url, redis_socket_timeout=0.2) as broker:
+            await broker.send([message("a")])
+            server.client_pause(1500)
+            started = time.perf_counter()
+            with pytest.raises(BrokerUnavailable, match="does not answer"):
+                await broker.send([message("b")])
+            assert time.perf_counter() - started < 1.2
+            server.client_unpause()
+            assert bodies(await take(broker)) in (["a"], ["a", "b"])
+
+    async def test_a_lost_reply_is_not_sent_again(self, redis_url, server):
+        # redis-py's own retries would: the server holds the command back, and runs it later.
+        async with open_broker(redis_url, redis_socket_timeout=0.2) as broker:
+            await broker.send([message("first")])
+            server.client_pause(1500)
+            with pytest.raises(BrokerUnavailable):
+                await broker.revoke(["t"], ttl=60)
+            server.client_unpause()
+            server.config_resetstat()
+            await broker.depth(["celery"])
+            assert calls(server).get("evalsha", 0) == 0
+
+    async def test_a_full_server(self, broker, server):
+        await broker.send([message("a")])
+        server.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(BrokerUnavailable, match="cannot do this at the moment: .*maxmemory"):
+                await broker.send([message("b")])
+            # What makes room still works.
+            delivery = await take_one(broker)
+            assert await broker.finish([Finish(delivery)]) == [True]
+        finally:
+            server.config_set("maxmemory", 0)
+
+    async def test_a_replica(self, broker, server):
+        await broker.send([message("a")])
+        server.replicaof("127.0.0.1", "1")
+        try:
+            with pytest.raises(BrokerUnavailable, match="cannot do this at the moment"):
+                await take(broker)
+        finally:
+            server.replicaof("NO", "ONE")
+        assert bodies(await take(broker)) == ["a"]
+
+    async def test_no_more_clients(self, broker, server, redis_url):
+        server.config_set("maxclients", len(server.client_list()))
+        try:
+            with pytest.raises(BrokerUnavailable, match="max number of clients"):
+                await open_broker(redis_url).__aenter__()
+        finally:
+            server.config_set("maxclients", 1000)
+
+    async def test_a_user_who_may_not(self, broker, server, redis_server):
+        server.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-evalsha", "-info")
+        url = f"redis://reader:secret@127.0.0.1:{redis_server.port}/0"
+        try:
+            async with open_broker(url) as limited:
+                with pytest.raises(Exception, match="Extend the user's ACL") as caught:
+                    await limited.send([message("a")])
+                assert "secret" not in str(caught.value)
+        finally:
+            server.execute_command("ACL", "DELUSER", "reader")
+
+
+async def test_over_a_socket_file(redis_server: RedisServer, redis_url):
+    async with open_broker(f"unix://{redis_server.socket_path}") as broker:
+        await broker.send([message("a")])
+        await broker.wait(["celery"], timeout=10)
+        assert bodies(await take(broker)) == ["a"]
