@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
+from redis.exceptions import ResponseError
+
 from aioretryq.brokers.redis_watch import ListWatch
 from aioretryq.drivers.redis import RedisServer, close, flags, load_scripts
 from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError, NotOpenError
@@ -329,13 +331,20 @@ class RedisBroker:
         if not new:
             return
         client, _ = self._checked()
-        with self._server.errors():
-            async with client.pipeline(transaction=True) as pipe:
-                for queue in new:
-                    for key in self._keys.bindings(queue):
-                        # Without the permanent set, kombu 5.7 may sweep the binding away.
-                        pipe.sadd(key, f"{queue}{SEP}{SEP}{queue}")
-                await pipe.execute()
+        async with client.pipeline(transaction=True) as pipe:
+            for queue in new:
+                for key in self._keys.bindings(queue):
+                    # Without the permanent set, kombu 5.7 may sweep the binding away.
+                    pipe.sadd(key, f"{queue}{SEP}{SEP}{queue}")
+            try:
+                with self._server.errors():
+                    await pipe.execute()
+            except (BrokerUnavailable, BrokerError) as error:
+                if not isinstance(error.__cause__, ResponseError):
+                    raise
+                # The server is there but full, or does not let us: messages matter more than bindings.
+                logger.debug("bindings are not written: %s", error)
+                return
         self._declared |= new
 
     def _note(self, sent: Iterable[Outgoing]) -> None:

@@ -26,6 +26,8 @@ from aioretryq.worker.settler import Settler
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from anyio.abc import TaskStatus
+
     from aioretryq.app import TaskQueue
 
 logger = logging.getLogger("aioretryq.worker")
@@ -133,12 +135,13 @@ class Worker:
     async def run_until_signalled(self) -> None:
         """`run`, stopped by TERM or INT; a second signal ends the grace."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._listen_for_signals)
+            await group.start(self._listen_for_signals)
             await self.run()
             group.cancel_scope.cancel()
 
-    async def _listen_for_signals(self) -> None:
+    async def _listen_for_signals(self, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for received in signals:
                 logger.warning("Got %s", received.name)
                 self.stop()

@@ -22,7 +22,7 @@ class RedisWorld:
 
     async def advance(self, seconds: float) -> None:
         with redis.Redis.from_url(self._url) as client:
-            for key in client.keys():
+            for key in client.scan_iter():
                 left = client.pttl(key)
                 if left >= 0:
                     client.pexpire(key, max(0, left - int(seconds * 1000)))

@@ -254,16 +254,21 @@ class TestTrouble:
             assert calls(server).get("evalsha", 0) == 0
 
     async def test_a_full_server(self, broker, server):
-        await broker.send([message("a")])
+        await broker.send([message("a"), message("b"), message("parked", due=time.time() - 1)])
+        held = await take(broker, limit=1)
         server.config_set("maxmemory", 1)
         try:
-            with pytest.raises(BrokerUnavailable, match="cannot do this at the moment: .*maxmemory"):
-                await broker.send([message("b")])
-            # What makes room still works.
-            delivery = await take_one(broker)
-            assert await broker.finish([Finish(delivery)]) == [True]
+            with pytest.raises(BrokerUnavailable, match=r"cannot do this at the moment: .*maxmemory"):
+                await broker.send([message("c")])
+            # What is there can be worked off, and what is held stays held.
+            held += await take(broker)
+            assert bodies(held) == ["a", "b", "parked"]
+            assert await broker.extend(held) == [True, True, True]
+            finishes = [Finish(delivery, (message("follow-up"),)) for delivery in held]
+            assert await broker.finish(finishes) == [True, True, True]
         finally:
             server.config_set("maxmemory", 0)
+        assert bodies(await take(broker)) == ["follow-up"] * 3
 
     async def test_a_replica(self, broker, server):
         await broker.send([message("a")])

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import redis as redis_client
+
 from aioretryq import TaskQueue
 from programs import Program, aioretryq_worker, running
 

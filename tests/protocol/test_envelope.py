@@ -1,6 +1,7 @@
 import base64
 import json
 import math
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -77,10 +78,8 @@ def test_garbage_is_a_protocol_error(payload):
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_an_envelope_or_a_protocol_error(payload):
-    try:
+    with suppress(ProtocolError):
         envelope.decode(payload)
-    except ProtocolError as error:
-        assert str(error)
     is_redelivered(payload)
     mark_redelivered(payload)
 
@@ -88,16 +87,13 @@ def test_any_bytes_are_an_envelope_or_a_protocol_error(payload):
 @given(
     st.fixed_dictionaries(
         {},
-        optional={name: JSON for name in ("body", "headers", "properties", "content-type", "content-encoding", "x")},
+        optional=dict.fromkeys(("body", "headers", "properties", "content-type", "content-encoding", "x"), JSON),
     )
 )
 def test_any_document_is_an_envelope_or_a_protocol_error(value):
     payload = json.dumps(value).encode()
-    try:
+    with suppress(ProtocolError):
         found = envelope.decode(payload)
-    except ProtocolError as error:
-        assert str(error)
-    else:
         assert json.dumps(found.headers) == json.dumps(value.get("headers") or {})
     assert is_redelivered(mark_redelivered(payload)) or mark_redelivered(payload) == payload
 

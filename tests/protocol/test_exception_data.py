@@ -162,14 +162,20 @@ def test_only_exception_classes_are_called(module, name):
 
 
 def test_no_code_runs_to_find_a_class(monkeypatch):
+    looked_up = []
+
     class Lazy(types.ModuleType):
         def __getattribute__(self, name):
-            pytest.fail(f"looked up {name}")
+            looked_up.append(name)
+            return super().__getattribute__(name)
 
-    monkeypatch.setitem(sys.modules, "lazy_for_test", Lazy("lazy_for_test"))
-    monkeypatch.setitem(sys.modules, "nothing_for_test", None)
-    for module in ("lazy_for_test", "nothing_for_test"):
-        assert isinstance(exception_from_data(data("Any", module=module)), RemoteTaskError)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "lazy_for_test", Lazy("lazy_for_test"))
+        patch.setitem(sys.modules, "nothing_for_test", None)
+        found = [exception_from_data(data("Any", module=module)) for module in ("lazy_for_test", "nothing_for_test")]
+    assert all(isinstance(exc, RemoteTaskError) for exc in found)
+    assert "Any" not in looked_up
+    assert "__dict__" not in looked_up
 
 
 @pytest.mark.parametrize("old", ["ValueError('bad')", None, [], ["a"], 5, {}, {"exc_type": None}, {"exc_type": 5}])

@@ -1,4 +1,5 @@
 import math
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
@@ -48,10 +49,8 @@ def test_we_read_what_kombu_writes(value):
 
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_a_value_or_a_protocol_error(data):
-    try:
+    with suppress(ProtocolError):
         loads(data)
-    except ProtocolError as error:
-        assert str(error)
 
 
 @given(
@@ -59,10 +58,8 @@ def test_any_bytes_are_a_value_or_a_protocol_error(data):
     VALUES | st.dictionaries(st.sampled_from(["hex", "bytes", "int", "fields", "version"]), LEAVES),
 )
 def test_any_typed_value_is_a_value_or_a_protocol_error(kind, value):
-    try:
+    with suppress(ProtocolError):
         loads(dumps({"__type__": kind, "__value__": value}))
-    except ProtocolError as error:
-        assert str(error)
 
 
 def test_corner_cases_are_those_of_celery():

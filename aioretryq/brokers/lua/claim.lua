@@ -34,8 +34,9 @@ for q = 1, queues do
   local schedule = KEYS[5 + q]
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, 100)) do
     local bucket, length, start = string.match(member, '^(%d):(%d+):()')
-    redis.call('LPUSH', KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length))
+    -- In this order, for a server out of memory lets a script go on that began by removing.
     redis.call('ZREM', schedule, member)
+    redis.call('LPUSH', KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length))
   end
   local first = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')
   due[q] = first[2] and string.format('%.6f', first[2] - now) or ''

@@ -12,9 +12,10 @@ for i = 1, #ARGV[1] do
   redis.call(string.sub(ARGV[1], i, i) == 'l' and 'LLEN' or 'ZCARD', KEYS[1 + i])
 end
 
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
 for i = 2, #ARGV, 4 do
-  if redis.call('ZADD', KEYS[1], 'NX', now, ARGV[i]) == 1 then
+  local since = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if not since or now - since > 60 then
+    redis.call('ZADD', KEYS[1], now, ARGV[i])
     local key, due = KEYS[1 + ARGV[i + 1]], ARGV[i + 2]
     if due == '' then
       redis.call('LPUSH', key, ARGV[i + 3])
@@ -24,4 +25,6 @@ for i = 2, #ARGV, 4 do
     added = added + 1
   end
 end
+-- Last, not first: a server out of memory refuses to add, but not in a script that began by removing.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
 return added

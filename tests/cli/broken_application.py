@@ -1,0 +1,3 @@
+"""An application with a mistake in it."""
+
+raise ValueError("a mistake of the application")

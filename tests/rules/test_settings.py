@@ -1,0 +1,237 @@
+"""Settings: checked when they are set, from code, environment and objects."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioretryq import ConfigError, Settings, TaskQueue, UnknownSettingError
+from aioretryq.config import HINTS, parse, table
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    queue = TaskQueue("memory://")
+    with pytest.raises(UnknownSettingError, match="task_acks_late"):
+        queue.conf.task_ack_late = True
+    with pytest.raises(UnknownSettingError, match="result_expires"):
+        TaskQueue("memory://", result_expire=10)
+    with pytest.raises(AttributeError):
+        queue.conf.no_such_thing_at_all  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task_acks_late", 1),
+        ("task_acks_late", "yes"),
+        ("worker_concurrency", "10"),
+        ("worker_concurrency", True),
+        ("worker_concurrency", 1.5),
+        ("lease", "30"),
+        ("lease", None),
+        ("accept_content", "json"),
+        ("accept_content", [1]),
+        ("broker_transport_options", "x"),
+        ("task_default_queue", None),
+        ("task_publish_retry_policy", 3),
+    ],
+)
+def test_a_wrong_type_names_the_setting_and_what_it_may_be(name, value):
+    settings = Settings()
+    before = getattr(settings, name)
+    with pytest.raises(ConfigError, match=name):
+        setattr(settings, name, value)
+    assert getattr(settings, name) == before
+
+
+def test_values_are_stored_in_the_type_of_the_setting():
+    settings = Settings()
+    settings.lease = 5
+    settings.accept_content = ["json", "pickle"]
+    settings.result_expires = None
+    assert settings.lease == 5.0
+    assert isinstance(settings.lease, float)
+    assert settings.accept_content == ("json", "pickle")
+    assert settings.result_expires is None
+
+
+def test_update_is_all_or_nothing():
+    settings = Settings()
+    with pytest.raises(ConfigError):
+        settings.update(lease=5, worker_concurrency="many")
+    with pytest.raises(UnknownSettingError):
+        settings.update({"lease": 5}, nonsense=1)
+    assert settings.lease == Settings().lease
+    settings.update({"lease": 5}, worker_concurrency=2)
+    assert (settings.lease, settings.worker_concurrency) == (5, 2)
+
+
+def test_defaults_belong_to_one_object_only():
+    Settings().broker_transport_options["x"] = 1
+    assert Settings().broker_transport_options == {}
+
+
+def test_safe_defaults():
+    settings = Settings()
+    assert settings.task_acks_late is True
+    assert settings.accept_content == ("json",)
+    assert settings.task_default_queue == "celery"
+    assert settings.result_backend_always_retry is False
+    assert settings.result_backend_max_retries == float("inf")
+    assert settings.result_backend_base_sleep_between_retries_ms == 10
+    assert settings.result_backend_max_sleep_between_retries_ms == 10000
+    assert settings.result_backend_thread_safe is False
+    assert settings.task_publish_retry_policy == {
+        "max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1,
+    }  # fmt: skip
+
+
+def test_environment():
+    settings = Settings.from_environment(
+        {
+            "AIORETRYQ_URL": "redis://h/1",
+            "AIORETRYQ_WORKER_CONCURRENCY": "7",
+            "AIORETRYQ_LEASE": "2.5",
+            "AIORETRYQ_TASK_ACKS_LATE": "off",
+            "AIORETRYQ_ACCEPT_CONTENT": "json, pickle",
+            "AIORETRYQ_RESULT_BACKEND_MAX_RETRIES": "inf",
+            "AIORETRYQ_RESULT_EXPIRES": "null",
+            "AIORETRYQ_TASK_ROUTES": '{"a.*": "q"}',
+            "AIORETRYQ_TASK_DEFAULT_QUEUE": "main",
+            "PATH": "/bin",
+        }
+    )
+    assert settings.broker_url == "redis://h/1"
+    assert settings.worker_concurrency == 7
+    assert settings.lease == 2.5
+    assert settings.task_acks_late is False
+    assert settings.accept_content == ("json", "pickle")
+    assert settings.result_backend_max_retries == float("inf")
+    assert settings.result_expires is None
+    assert settings.task_routes == {"a.*": "q"}
+    assert settings.task_default_queue == "main"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("AIORETRYQ_WORKER_CONCURRENCY", "many"),
+        ("AIORETRYQ_WORKER_CONCURRENCY", "1.5"),
+        ("AIORETRYQ_TASK_ACKS_LATE", "perhaps"),
+        ("AIORETRYQ_LEASE", ""),
+        ("AIORETRYQ_NO_SUCH_SETTING", "1"),
+    ],
+)
+def test_wrong_environment_is_refused(variable, text):
+    with pytest.raises(ConfigError, match=variable.removeprefix("AIORETRYQ_").lower()):
+        Settings.from_environment({variable: text})
+
+
+def test_the_url_argument_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("AIORETRYQ_URL", "redis://from-environment/0")
+    monkeypatch.setenv("AIORETRYQ_LEASE", "9")
+    assert TaskQueue().broker_url == "redis://from-environment/0"
+    assert TaskQueue().backend_url == "redis://from-environment/0"
+    assert TaskQueue("memory://").broker_url == "memory://"
+    assert TaskQueue("memory://", backend="memory://b").backend_url == "memory://b"
+    assert TaskQueue("memory://", lease=3).conf.lease == 3
+
+
+def test_without_anything_it_is_a_file_here(monkeypatch):
+    monkeypatch.delenv("AIORETRYQ_URL", raising=False)
+    assert TaskQueue().broker_url == "sqlite:///aioretryq.sqlite3"
+
+
+@given(st.sampled_from(sorted(HINTS)), st.text(max_size=20))
+def test_no_text_makes_parsing_fail_otherwise_than_with_config_error(name, text):
+    try:
+        value = parse(name, text)
+        setattr(Settings(), name, value)
+    except ConfigError as error:
+        assert name in str(error)
+
+
+def test_every_setting_is_documented():
+    rows = table()
+    assert len(rows) == len(HINTS)
+    assert all(doc.endswith((".", ")")) for _, _, _, doc in rows)
+
+
+# -- config_from_object
+
+
+def test_from_a_mapping_an_object_and_a_class():
+    class Configuration:
+        task_default_queue = "from-class"
+        worker_concurrency = 3
+
+    for source in ({"task_default_queue": "from-class", "worker_concurrency": 3}, Configuration, Configuration()):
+        queue = TaskQueue("memory://")
+        queue.config_from_object(source)
+        assert queue.conf.task_default_queue == "from-class"
+        assert queue.conf.worker_concurrency == 3
+
+
+def module(**values):
+    made = types.ModuleType("celeryconfig_of_test")
+    vars(made).update(values)
+    return made
+
+
+def test_from_a_module_and_from_its_import_path(monkeypatch):
+    config = module(os=sys, helper=len, Constant=1, broker_url="redis://h/2", task_acks_late=False)
+    queue = TaskQueue("memory://")
+    queue.config_from_object(config)
+    assert (queue.conf.broker_url, queue.conf.task_acks_late) == ("redis://h/2", False)
+
+    monkeypatch.setitem(sys.modules, "celeryconfig_of_test", config)
+    queue = TaskQueue("memory://")
+    queue.config_from_object("celeryconfig_of_test")
+    assert queue.conf.broker_url == "redis://h/2"
+
+    config.nested = types.SimpleNamespace(lease=4)
+    queue.config_from_object("celeryconfig_of_test:nested")
+    assert queue.conf.lease == 4
+
+
+def test_a_misspelt_setting_in_a_module_is_noticed():
+    queue = TaskQueue("memory://")
+    with pytest.raises(UnknownSettingError, match="task_default_queue"):
+        queue.config_from_object(module(task_defualt_queue="x"))
+    assert queue.conf.task_default_queue == "celery"
+
+
+def test_settings_only_celery_has_are_skipped_with_a_warning():
+    queue = TaskQueue("memory://")
+    with pytest.warns(UserWarning, match="task_reject_on_worker_lost, worker_prefetch_multiplier"):
+        queue.config_from_object(
+            module(task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1)
+        )
+    assert queue.conf.task_acks_late is True
+
+
+def test_setting_such_a_name_directly_says_whose_it_is():
+    with pytest.raises(UnknownSettingError, match="Celery"):
+        Settings().worker_prefetch_multiplier = 1
+
+
+def test_a_wrong_import_path_is_a_config_error():
+    queue = TaskQueue("memory://")
+    with pytest.raises(ConfigError, match="no_such_module_here"):
+        queue.config_from_object("no_such_module_here")
+    with pytest.raises(ConfigError, match="no_such_name"):
+        queue.config_from_object("os:no_such_name")
+
+
+def test_the_baseline_of_the_failure_guide_loads():
+    queue = TaskQueue("memory://")
+    queue.conf.update(task_track_started=True, task_acks_late=True, task_time_limit=330, result_expires=3600)
+    queue.conf.result_backend_always_retry = True
+    queue.conf.result_backend_max_retries = 10
+    queue.conf.result_backend_base_sleep_between_retries_ms = 50
+    queue.conf.result_backend_max_sleep_between_retries_ms = 5000
+    assert queue.conf.as_dict()["result_backend_max_retries"] == 10
