@@ -9,6 +9,7 @@ The same `retrying()` drives publishing, result backends and reconnecting, and u
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random as random_module
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class Attempt:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool:
         self.error = exc
-        return isinstance(exc, self._on) and not self.last
+        return isinstance(exc, self._on) and not isinstance(exc, asyncio.CancelledError) and not self.last
 
 
 class retrying:
@@ -159,6 +160,7 @@ class retrying:
     # A class, not an async generator: leaving the loop early (`return` inside it) is the normal case, and
     # a half-run generator would have to be closed by the event loop afterwards.
     def __aiter__(self) -> Self:
+        self._attempt = None
         return self
 
     async def __anext__(self) -> Attempt:

@@ -17,7 +17,7 @@ async def add(x: int, y: int) -> int:
     return x + y
 
 
-@queue.task(autoretry_for=(ConnectionError,), max_retries=10, retry_backoff=0.2, retry_backoff_max=2, retry_jitter=True)
+@queue.task(autoretry_for=(ConnectionError,), max_retries=10, retry_backoff=0.2, retry_jitter=True)
 async def fetch(number: int) -> str:
     """Fails now and then, as networks do, and is tried again after up to 0.2 s, 0.4 s, 0.8 s, ..."""
     await asyncio.sleep(0.01)

@@ -62,7 +62,5 @@ async def main() -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    except ResultTimeout:
-        raise
     except TimeoutError:
         raise SystemExit("Is `aioretryq worker examples.script:queue` running, in this folder?") from None

@@ -87,6 +87,8 @@ class Executor:
             logger.warning("%s %s[%s] is offered again in %.1f s", error, message.task, message.id, delay)
             await self._park(job, self._clock() + delay)
             return
+        if message.callbacks or message.errbacks or message.chain or message.chord:
+            logger.warning("Task %s[%s]: its links, chain or chord are not followed yet", message.task, message.id)
         await self._run_task(job, message, task)
 
     def _due(self, message: TaskMessage) -> float | None:
