@@ -195,10 +195,10 @@ class TaskQueue:
             )
         outgoing = Outgoing(message.routing_key, payload, tag, message.priority)
         timeout = call.timeout if call.timeout is not None else self.conf.task_publish_timeout
-        connections = self.connections
+        connections, policy = self.connections, self._publish_policy(call)
         try:
             with anyio.fail_after(timeout):
-                async for attempt in retrying(self._publish_policy(call), on=(BrokerUnavailable,)):
+                async for attempt in retrying(policy, on=(BrokerUnavailable,)):
                     with attempt:
                         await connections.sends.submit(outgoing)
         except TimeoutError as error:
@@ -344,11 +344,11 @@ def make_task(
     function: Callable[..., Any], options: Mapping[str, Any], *, app: Callable[[], TaskQueue]
 ) -> Task[Any, Any]:
     given = dict(options)
+    if isinstance(function, Task) or not callable(function):
+        raise ConfigError(f"A task is made of a function, not of {function!r}.")
     base = given.pop("base", None)
     name = given.pop("name", None) or task_name(function)
     bind = given.pop("bind", False)
-    if isinstance(function, Task) or not callable(function):
-        raise ConfigError(f"A task is made of a function, not of {function!r}.")
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigError(f"Task {name!r} is a generator; return a list, or send what it yields as tasks.")
     if base is not None and not (isinstance(base, type) and issubclass(base, Task)):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+CLOSED = "The queue was closed in the middle of this operation; open it again with `async with queue:`."
+
 
 class GroupCommit(Generic[T, R]):
     """Hands items to `commit` in batches. `run()` must be running in a task that somebody owns.
@@ -32,12 +34,16 @@ class GroupCommit(Generic[T, R]):
         self._limit = limit
         self._pending: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._wake = asyncio.Event()
+        self._closed = False
 
     async def submit(self, item: T) -> R:
         """Returns when the batch with the item is committed.
 
         Cancelled before its batch is on its way, an item is dropped; afterwards it may be committed.
+        NotOpenError once `run()` has ended: nobody would take the item.
         """
+        if self._closed:
+            raise NotOpenError(CLOSED)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._pending.append((item, future))
         self._wake.set()
@@ -56,7 +62,8 @@ class GroupCommit(Generic[T, R]):
                     await self._commit_batch(batch)
                     batch = []
         finally:
-            _fail([*batch, *self._pending], NotOpenError("The queue was closed in the middle of this operation."))
+            self._closed = True
+            _fail([*batch, *self._pending], NotOpenError(CLOSED))
             self._pending.clear()
 
     async def _commit_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:

@@ -56,11 +56,18 @@ class CallOptions:
             if name not in known:
                 raise UnknownSettingError(f"A call of {whose} has no option {name!r}.{did_you_mean(name, known)}")
         made = cls(**options)
+        for option, types in _TIMES.items():
+            value = getattr(made, option)
+            if value is not None and not isinstance(value, types):
+                raise ConfigError(f"A call of {whose}: {option} is not a time: {value!r}.")
         if made.countdown is not None and made.eta is not None:
             raise ConfigError(f"A call of {whose} takes countdown or eta, not both.")
         if made.priority is not None and not 0 <= made.priority <= 9:
             raise ConfigError(f"A call of {whose}: priority is 0 (first) to 9, not {made.priority!r}.")
         return made
+
+
+_TIMES: dict[str, Any] = {"countdown": (int, float), "eta": datetime, "expires": (int, float, datetime, timedelta)}
 
 
 def compose(

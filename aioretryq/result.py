@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 import anyio
 
@@ -61,7 +61,11 @@ class AsyncResult(Generic[R]):
         """The result backend in use."""
         return self.app.results.backend
 
-    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+    @overload
+    async def get(self, timeout: float | None = None, *, propagate: Literal[True] = True) -> R: ...
+    @overload
+    async def get(self, timeout: float | None = None, *, propagate: bool) -> R | BaseException: ...
+    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> R | BaseException:
         """Wait for the task and return its value.
 
         Raises the task's own exception (with `propagate=False` it is returned), ResultTimeout after
@@ -70,7 +74,7 @@ class AsyncResult(Generic[R]):
         if self.ignored:
             return cast("R", None)
         with anyio.move_on_after(timeout):
-            value: R = self._value(await self._final(), propagate)
+            value: R | BaseException = self._value(await self._final(), propagate)
             return value
         raise ResultTimeout(f"Task {self.id} was not done within {timeout} s; it goes on all the same.")
 
@@ -197,11 +201,10 @@ class EagerResult(AsyncResult[R]):
     def __repr__(self) -> str:
         return f"<EagerResult {self.id} {self._document.status}>"
 
-    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> Any:
         if propagate and self._document.status in states.PROPAGATED:
             raise self._eager_value
-        value: R = self._eager_value
-        return value
+        return self._eager_value
 
     async def updates(self) -> AsyncIterator[Update]:
         yield Update(self._document.status, self._eager_value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
@@ -12,7 +13,7 @@ from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, Unknow
 from aioretryq.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 
     from aioretryq.app import TaskQueue
     from aioretryq.execution import ExceptionInfo
@@ -116,7 +117,8 @@ class Task(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
         self.__wrapped__ = function
-        for option, value in (options or {}).items():
+        inherited = {option: getattr(type(self), option) for option in _CHECKED if hasattr(type(self), option)}
+        for option, value in {**inherited, **(options or {})}.items():
             setattr(self, option, check_option(option, value, name))
         self.hooks = frozenset(hook for hook in HOOKS if getattr(type(self), hook) is not getattr(Task, hook))
 
@@ -247,6 +249,8 @@ class Task(Generic[P, R]):
 
     async def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
         """Store a state of your own (such as PROGRESS, with `meta` as its result) for the running task."""
+        if self.request.is_eager:
+            return  # nothing is stored of an eager run
         await self.app.store_state(task_id or self.request.id or "", state or "PROGRESS", meta, self.request)
 
     # -- hooks: plain or async; errors in them are logged and change nothing
@@ -288,6 +292,7 @@ class AsyncTask(Task[P, R]):
 RETRY_OPTIONS = frozenset({"queue", "priority", "expires", "time_limit", "soft_time_limit", "headers"})
 _KNOWN = frozenset(OPTIONS) | frozenset(FROM_SETTINGS)
 _EXCEPTIONS = ("autoretry_for", "dont_autoretry_for", "throws")
+_CHECKED = (*_EXCEPTIONS, "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max", "default_retry_delay")
 _NOT_YET = frozenset(
     """rate_limit reject_on_worker_lost acks_on_failure_or_timeout acks_on_failure acks_on_timeout compression
     backend pydantic pydantic_strict pydantic_context pydantic_dump_kwargs resultrepr_maxsize send_events
@@ -307,9 +312,19 @@ def check_option(option: str, value: Any, task: str) -> Any:
         return classes
     if option == "max_retries" and not (value is None or (isinstance(value, int) and value >= 0)):
         raise ConfigError(f"Task {task!r}: max_retries is a number, at least 0, or None for ever; not {value!r}.")
+    if option == "retry_kwargs":
+        return _check_retry_kwargs(value, task)
     if option in ("retry_backoff", "retry_backoff_max", "default_retry_delay") and not _is_duration(value):
         raise ConfigError(f"Task {task!r}: {option} is a number of seconds, at least 0; not {value!r}.")
     return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _check_retry_kwargs(value: Any, task: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"Task {task!r}: retry_kwargs is a dictionary of retry()'s options, not {value!r}.")
+    check_options(value, RETRY_OPTIONS | {"max_retries", "countdown"}, f"retry_kwargs of task {task!r}")
+    renamed = {"max_retries": "max_retries", "countdown": "default_retry_delay"}
+    return {name: check_option(renamed[name], v, task) if name in renamed else v for name, v in value.items()}
 
 
 def _is_duration(value: Any) -> bool:

@@ -13,7 +13,7 @@ SLOW = 5.0
 
 
 class FlakyServer:
-    """POST /orders/{number}: of four requests two go well, one is refused, every eighth hangs up or hangs."""
+    """POST /orders/{number}: half of the requests go well, the others are refused, hung up on, or kept waiting."""
 
     def __init__(self, seed: int = 7) -> None:
         self.seed = seed
@@ -25,15 +25,15 @@ class FlakyServer:
         """How the next request for this order goes: chance, but the same chance in every run."""
         self._attempts[number] += 1
         chance = random.Random(f"{self.seed}/{number}/{self._attempts[number]}")
-        return chance.choices(["ok", "busy", "hang up", "slow"], weights=[4, 2, 1, 1])[0]
+        return chance.choices(["ok", "busy", "dropped", "slow"], weights=[4, 2, 1, 1])[0]
 
-    async def order(self, request: web.Request) -> web.StreamResponse:
+    async def place_order(self, request: web.Request) -> web.StreamResponse:
         number = request.match_info["number"]
         mood = self.mood(number)
         self.answers[mood] += 1
         if mood == "busy":
             return web.Response(status=503, headers={"Retry-After": "1"})
-        if mood == "hang up" and request.transport is not None:
+        if mood == "dropped" and request.transport is not None:
             request.transport.abort()
         if mood == "slow":
             await asyncio.sleep(SLOW)
@@ -43,7 +43,7 @@ class FlakyServer:
     async def running(self) -> AsyncIterator["FlakyServer"]:
         """Listen on a free port of this machine."""
         app = web.Application()
-        app.router.add_post("/orders/{number}", self.order)
+        app.router.add_post("/orders/{number}", self.place_order)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         try:

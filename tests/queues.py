@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 BROKERS = ("memory", "sqlite", "redis")
@@ -38,3 +38,10 @@ async def soon(waiting: Awaitable[Any]) -> Any:
     """What is awaited; TimeoutError instead of a hanging test."""
     async with asyncio.timeout(PATIENCE):
         return await waiting
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what no event tells of: look again and again, until it is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.001)

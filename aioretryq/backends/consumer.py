@@ -1,7 +1,7 @@
 """Waiting for results: one listener for a whole process, however many wait.
 
-Nobody waits: nothing is subscribed. Somebody waits: fetch, subscribe, and fetch again once the subscription
-is confirmed, so a result stored in between is not missed. The connection was lost: everything awaited is
+Nobody waits: nothing is subscribed. Somebody waits: fetch and subscribe, and fetch again once the subscription
+is confirmed, so that a result stored in between is not missed. The connection was lost: everything awaited is
 subscribed and fetched again. And because announcements can be lost without a trace, everything awaited is
 also fetched every `poll_interval` seconds.
 """
@@ -136,16 +136,24 @@ class ResultConsumer:
         while True:
             await self._work.wait()
             self._work.clear()
-            await self._fetch(list(self._new))
-            unknown = [task_id for task_id in self._new if self._is_open(task_id)]
-            self._new.clear()
-            for chunk in _chunks([task_id for task_id in unknown if task_id not in self._subscribed]):
-                self._subscribed.update(chunk)
-                await listener.subscribe(chunk)
-            await self._fetch([task_id for task_id in unknown if task_id in self._watches])
-            for chunk in _chunks([task_id for task_id in self._subscribed if task_id not in self._watches]):
-                self._subscribed.difference_update(chunk)
-                await listener.unsubscribe(chunk)
+            unknown, self._new = list(self._new), set()
+            # The first look and the subscription go out together: a result that is there is seen at once, and
+            # one that is on its way (the usual case) does not wait for the look to come back empty.
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._fetch, unknown)
+                group.start_soon(self._subscribe, listener, unknown)
+            await self._fetch([task_id for task_id in unknown if self._is_open(task_id)])
+            await self._unsubscribe(listener)
+
+    async def _subscribe(self, listener: ResultListener, task_ids: list[str]) -> None:
+        for chunk in _chunks([task_id for task_id in task_ids if task_id not in self._subscribed]):
+            self._subscribed.update(chunk)
+            await listener.subscribe(chunk)
+
+    async def _unsubscribe(self, listener: ResultListener) -> None:
+        for chunk in _chunks([task_id for task_id in self._subscribed if task_id not in self._watches]):
+            self._subscribed.difference_update(chunk)
+            await listener.unsubscribe(chunk)
 
     def _is_open(self, task_id: str) -> bool:
         """Somebody waits, and has not seen the final state yet."""

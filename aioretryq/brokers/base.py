@@ -54,7 +54,7 @@ class Broker(Protocol):
         """Return when a claim on `queues` may find something, or after `timeout` seconds.
 
         Takes nothing away. May return early for no reason; does not miss a message that arrives after the
-        last empty claim.
+        last claim that returned fewer than its limit.
         """
         ...
 

@@ -105,7 +105,7 @@ class _Targets:
 
 
 class RedisBroker:
-    """Messages in Redis, as kombu keeps them."""
+    """Messages in Redis, as kombu keeps them: a delivery's priority is that of its list, 0, 3, 6 or 9."""
 
     def __init__(self, url: str, settings: Settings) -> None:
         options = settings.broker_transport_options
@@ -349,7 +349,6 @@ class RedisBroker:
 
     def _note(self, sent: Iterable[Outgoing]) -> None:
         """Tell the waiters of this process what the watches cannot hear."""
-        _, watch = self._checked()
         now, wall = time.monotonic(), time.time()
         for message in sent:
             if message.queue not in self._due:
@@ -361,8 +360,8 @@ class RedisBroker:
                 key = self._keys.bucket(message.queue, bucket_of(message.priority))
                 news = key != self._keys.bucket(message.queue, 0) and key not in self._lower
                 self._lower.add(key)
-            if news:
-                watch.ring()
+            if news and self._watch is not None:
+                self._watch.ring()
 
 
 def _visibility_timeout(options: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -54,6 +55,8 @@ _CERT_REQS = {
     **{name: name for name in ("none", "optional", "required")},
     **{f"CERT_{name.upper()}": name for name in ("none", "optional", "required")},  # Celery's spelling
 }
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _PASSING_CLASSES = (
@@ -111,6 +114,9 @@ def _read_query(url: str, scheme: str, text: str) -> dict[str, Any]:
             _refuse(url, f"it has no option {name!r}.{hint}")
         if name in _TLS_OPTIONS and scheme != "rediss":
             _refuse(url, f"{name} needs rediss://")
+    for name in _FILES:
+        if name in query and not os.path.isfile(query[name]):
+            _refuse(url, f"{name} is no file: {query[name]!r}")
     for name, words in (("ssl_cert_reqs", _CERT_REQS), ("ssl_check_hostname", _BOOLEANS)):
         if name in query:
             if query[name] not in words:
@@ -214,6 +220,10 @@ class RedisServer:
         at = f"Redis at {self.display_url}"
         if isinstance(error, AuthenticationError | AuthorizationError):
             return f"{at} refused the login: {reason}. Check the user and the password in the URL."
+        if _UNTRUSTED in reason:
+            return (
+                f"{at} shows a certificate that is not trusted: {reason}. Name its CA: ?ssl_ca_certs=/path/to/ca.pem."
+            )
         if isinstance(error, InvalidResponse):
             return (
                 f"{at} does not speak the Redis protocol ({reason}). Check host and port, and redis:// or rediss://."
@@ -232,7 +242,8 @@ class RedisServer:
 
 
 def _is_passing(error: RedisError | OSError) -> bool:
-    if isinstance(error, AuthenticationError | AuthorizationError):  # subclasses of redis' ConnectionError
+    # Both come as a ConnectionError, but waiting does not mend them.
+    if isinstance(error, AuthenticationError | AuthorizationError) or _UNTRUSTED in str(error):
         return False
     return isinstance(error, _PASSING_CLASSES) or (
         isinstance(error, ResponseError) and _PASSING_CODES.search(str(error)) is not None

@@ -124,6 +124,7 @@ class Executor:
         settlement = await self._not_to_run(job, attempted)
         if settlement is None:
             settlement = await self._attempt(job, task, attempted)
+        runtime = time.perf_counter() - before
         if job.lease_lost:
             logger.error("Task %s[%s] lost its lease and was stopped; another worker has it", task.name, message.id)
             return
@@ -131,7 +132,7 @@ class Executor:
             self._jobs.interrupted.append(job)
         elif not await self._settler.submit(Completion(settlement, job.delivery if job.held else None)):
             logger.error("Task %s[%s] was done, but its lease was lost: it may run twice", task.name, message.id)
-        log_outcome(task, message, settlement.outcome, time.perf_counter() - before)
+        log_outcome(task, message, settlement.outcome, runtime)
 
     async def _not_to_run(self, job: Job, attempted: Attempted) -> Settlement | None:
         """The settlement of a message whose task must not run: revoked, expired, or done already."""

@@ -60,7 +60,7 @@ class Fetcher:
             claim = await self._outage.survive(lambda room=room: self._claim(room))  # type: ignore[misc]
             self._note_revocations(claim)
             await self._start(claim, executor, group)
-            if room and not claim.deliveries:
+            if len(claim.deliveries) < room:  # there was no more: another claim would come back empty
                 await self._outage.survive(lambda: self._broker.wait(list(self._queues), timeout=LOOK_AGAIN))
 
     async def _claim(self, room: int) -> Claim:

@@ -110,7 +110,7 @@ class TestWaiting:
             await broker.wait(["celery"], timeout=60)
         asked = calls(server)
         assert asked["evalsha"] <= 4
-        assert asked["blmove"] <= 2
+        assert asked.get("blmove", 0) <= 2
 
     async def test_nothing_goes_on_when_nobody_waits_any_more(self, broker, server):
         await broker.wait(["celery", "mail"], timeout=0.05)
@@ -119,7 +119,7 @@ class TestWaiting:
         server.config_resetstat()
         await broker.wait(["other"], timeout=0.3)
         asked = calls(server)
-        assert asked["blmove"] <= 2
+        assert asked.get("blmove", 0) <= 2
         assert "evalsha" not in asked
 
     async def test_a_full_list_and_nobody_who_claims(self, broker, server):
@@ -129,7 +129,7 @@ class TestWaiting:
         for _ in range(10):
             async with asyncio.timeout(10):
                 await broker.wait(["celery"], timeout=60)
-        assert calls(server)["blmove"] <= 10
+        assert calls(server).get("blmove", 0) <= 10
 
     async def test_cancelled_waits_leak_nothing(self, broker, server):
         for _ in range(30):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import subprocess
 
 import pytest
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -36,7 +38,11 @@ from redis_server import RedisServer, free_port
         ("rediss://h?ssl_cert_reqs=CERT_NONE", {"ssl_cert_reqs": "none"}, "rediss://h:6379/0"),
         ("rediss://h?ssl_cert_reqs=CERT_REQUIRED", {"ssl_cert_reqs": "required"}, "rediss://h:6379/0"),
         ("rediss://h?ssl_cert_reqs=optional", {"ssl_cert_reqs": "optional"}, "rediss://h:6379/0"),
-        ("rediss://h?ssl_ca_certs=/ca&ssl_check_hostname=false", {"ssl_check_hostname": False}, "rediss://h:6379/0"),
+        (
+            f"rediss://h?ssl_ca_certs={__file__}&ssl_check_hostname=no",
+            {"ssl_check_hostname": False},
+            "rediss://h:6379/0",
+        ),
     ],
 )
 def test_urls(url, options, display_url):
@@ -60,6 +66,7 @@ def test_urls(url, options, display_url):
         ("rediss://h?ssl_cert_req=none", "Did you mean 'ssl_cert_reqs'"),
         ("redis://h?ssl_cert_reqs=none", "needs rediss://"),
         ("rediss://h?ssl_cert_reqs=maybe", "must be one of"),
+        ("rediss://h?ssl_ca_certs=/no/such/file", "ssl_ca_certs is no file"),
         ("amqp://:secret@h", "amqp is not one of redis"),
         ("localhost", "no scheme is not one of"),
     ],
@@ -133,6 +140,30 @@ async def test_a_database_that_does_not_exist(redis_server):
     told = await try_to_open(redis_server.url_of(99))
     assert told.startswith("ConfigError: ")
     assert "no such database" in told
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_tls(tmp_path):
+    certificate, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
+    server = RedisServer("--tls-port", str(port), "--tls-auth-clients", "no", *map(str, files))
+    try:
+        server.start()
+    except RuntimeError:
+        pytest.skip(f"{server.version} has no TLS")
+    try:
+        url = f"rediss://127.0.0.1:{port}/0"
+        for option in ("ssl_cert_reqs=CERT_NONE", f"ssl_ca_certs={certificate}"):
+            async with RedisBroker.from_url(f"{url}?{option}", Settings()) as broker:
+                assert await broker.depth(["celery"]) == {"celery": 0}
+        told = await try_to_open(url)
+        assert told.startswith("ConfigError: ")
+        assert "Name its CA: ?ssl_ca_certs=" in told
+    finally:
+        server.close()
 
 
 async def test_not_a_redis():

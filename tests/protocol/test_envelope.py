@@ -18,6 +18,7 @@ ENTRIES = task_entries("task_messages_v2") + task_entries("task_messages_v1")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
 )
 
 

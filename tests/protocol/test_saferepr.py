@@ -20,6 +20,7 @@ values = st.recursive(
         | st.tuples(inner)
         | st.tuples(inner, inner)
     ),
+    max_leaves=20,
 )
 
 

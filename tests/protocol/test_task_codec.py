@@ -21,6 +21,7 @@ PLAIN_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
 )
 
 

@@ -1,0 +1,101 @@
+"""Group commit: what comes in while a batch is on its way is the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from queues import soon
+
+from aioretryq import BrokerError, BrokerUnavailable, NotOpenError
+from aioretryq.batching import GroupCommit
+
+
+class Server:
+    def __init__(self):
+        self.batches = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.bad = set()
+        self.error = BrokerError("bad")
+
+    async def commit(self, items):
+        self.batches.append(list(items))
+        await self.gate.wait()
+        if self.bad & set(items):
+            raise self.error
+        return [item * 10 for item in items]
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+async def commits(server):
+    commits = GroupCommit(server.commit, limit=5)
+    running = asyncio.create_task(commits.run())
+    yield commits
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def submit(commits, items):
+    return await soon(asyncio.gather(*map(commits.submit, items), return_exceptions=True))
+
+
+async def test_everybody_gets_their_own_answer(server, commits):
+    assert await submit(commits, range(12)) == [item * 10 for item in range(12)]
+    assert [item for batch in server.batches for item in batch] == list(range(12))
+    assert max(map(len, server.batches)) == 5
+
+
+async def test_one_alone_does_not_wait_for_others(server, commits):
+    assert await soon(commits.submit(1)) == 10
+    assert server.batches == [[1]]
+
+
+async def test_a_bad_one_fails_alone(server, commits):
+    server.bad = {2}
+    answers = await submit(commits, [1, 2, 3])
+    assert (answers[0], answers[2]) == (10, 30)
+    assert isinstance(answers[1], BrokerError)
+
+
+async def test_an_outage_fails_all_of_a_batch_at_once(server, commits):
+    server.bad, server.error = {2}, BrokerUnavailable("gone")
+    answers = await submit(commits, [1, 2, 3])
+    assert {type(answer) for answer in answers} == {BrokerUnavailable}
+    assert len(server.batches) == 1
+
+
+async def test_cancelled_before_its_batch_an_item_is_dropped(server, commits):
+    server.gate.clear()
+    first = asyncio.create_task(commits.submit(1))
+    await asyncio.sleep(0)
+    while not server.batches:
+        await asyncio.sleep(0)
+    second, third = (asyncio.create_task(commits.submit(item)) for item in (2, 3))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait([second])
+    server.gate.set()
+    assert await soon(asyncio.gather(first, third)) == [10, 30]
+    assert server.batches == [[1], [3]]
+
+
+async def test_stopping_fails_what_is_pending_and_what_comes_later(server):
+    commits = GroupCommit(server.commit)
+    running = asyncio.create_task(commits.run())
+    server.gate.clear()
+    pending = [asyncio.create_task(commits.submit(item)) for item in range(3)]
+    while not server.batches:
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+    for task in pending:
+        with pytest.raises(NotOpenError):
+            await soon(task)
+    with pytest.raises(NotOpenError):
+        await soon(commits.submit(4))

@@ -1,0 +1,216 @@
+"""Sending a task while the broker is away, slow, or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import redis
+from queues import memory_url, soon
+from redis_server import RedisServer
+
+from aioretryq import BrokerError, BrokerUnavailable, NotOpenError, PublishError, TaskQueue
+
+
+class FailingBroker:
+    """A broker that is away for its first sends, and notes when each came."""
+
+    def __init__(self, broker, failures, error=None):
+        self.broker = broker
+        self.failures = failures
+        self.error = error or BrokerUnavailable("Cannot reach the broker.")
+        self.times = []
+        self.tags = []
+
+    def __getattr__(self, name):
+        return getattr(self.broker, name)
+
+    async def send(self, messages):
+        self.times.append(time.monotonic())
+        self.tags += [message.tag for message in messages]
+        if len(self.times) <= self.failures:
+            raise self.error
+        await self.broker.send(messages)
+
+    @property
+    def waits(self):
+        return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
+
+
+@pytest.fixture
+async def queue():
+    async with TaskQueue(memory_url()) as queue:
+        yield queue
+
+
+def failing(queue, failures, error=None):
+    queue.connections.broker = FailingBroker(queue.broker, failures, error)
+    return queue.connections.broker
+
+
+async def test_a_broker_that_comes_back_in_time_gets_the_task_once(queue):
+    broker = failing(queue, 2)
+    await queue.send_task("x")
+    assert len(broker.times) == 3
+    assert len(set(broker.tags)) == 1, "a repeated send can be recognised as such"
+    assert await queue.broker.depth(["celery"]) == {"celery": 1}
+
+
+async def test_the_default_policy_gives_up_after_three_retries(queue):
+    broker = failing(queue, 99)
+    with pytest.raises(PublishError, match="was not sent") as raised:
+        await queue.send_task("app.work", task_id="the-id")
+    assert "app.work[the-id]" in str(raised.value)
+    assert isinstance(raised.value.__cause__, BrokerUnavailable)
+    assert len(broker.times) == 4
+    assert broker.waits[0] < 0.15
+    assert broker.waits[1] >= 0.2
+    assert broker.waits[2] >= 0.4
+
+
+async def test_a_policy_of_the_call(queue):
+    broker = failing(queue, 99)
+    policy = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
+    with pytest.raises(PublishError):
+        await queue.send_task("x", retry=True, retry_policy=policy)
+    assert len(broker.times) == 4
+    assert [round(wait, 1) >= least for wait, least in zip(broker.waits, (0.1, 0.2, 0.2), strict=True)] == [True] * 3
+
+
+async def test_what_a_policy_of_the_call_leaves_out_comes_from_the_settings(queue):
+    queue.conf.task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+    broker = failing(queue, 99)
+    with pytest.raises(PublishError):
+        await queue.send_task("x")
+    assert len(broker.times) == 2
+    with pytest.raises(PublishError):
+        await queue.send_task("x", retry_policy={"max_retries": 2})
+    assert len(broker.times) == 2 + 3
+
+
+@pytest.mark.parametrize("how", ["call", "setting"])
+async def test_without_retry_there_is_exactly_one_attempt(queue, how):
+    broker = failing(queue, 99)
+    queue.conf.task_publish_retry = how == "call"
+    options = {"retry": False} if how == "call" else {}
+    with pytest.raises(PublishError):
+        await queue.send_task("x", **options)
+    assert len(broker.times) == 1
+    with pytest.raises(PublishError):
+        await queue.send_task("x", retry=True)
+    assert len(broker.times) == 1 + 4
+
+
+async def test_a_refusal_is_not_retried(queue):
+    broker = failing(queue, 99, BrokerError("out of the question"))
+    with pytest.raises(PublishError, match="out of the question"):
+        await queue.send_task("x")
+    assert len(broker.times) == 1
+
+
+async def test_the_deadline_includes_the_retries(queue):
+    broker = failing(queue, 10**6)
+    endless = {"max_retries": None, "interval_start": 0.01, "interval_step": 0}
+    started = time.monotonic()
+    with pytest.raises(PublishError, match=r"within 0\.3 s"):
+        await soon(queue.send_task("x", timeout=0.3, retry_policy=endless))
+    assert 0.29 < time.monotonic() - started < 5
+    assert len(broker.times) > 3
+
+
+async def test_many_at_once_all_learn_that_the_broker_is_away(queue):
+    failing(queue, 99)
+    outcomes = await asyncio.gather(*[queue.send_task("x", retry=False) for _ in range(500)], return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {PublishError}
+
+
+async def test_closing_the_queue_ends_a_send_that_hangs(queue):
+    entered = asyncio.Event()
+
+    class Hanging(FailingBroker):
+        async def send(self, messages):
+            entered.set()
+            await asyncio.Event().wait()
+
+    queue.connections.broker = Hanging(queue.broker, 0)
+    sending = asyncio.create_task(queue.send_task("x"))
+    await soon(entered.wait())
+    await soon(queue.__aexit__(None, None, None))
+    with pytest.raises((PublishError, NotOpenError), match="closed"):
+        await soon(sending)
+    await queue.__aenter__()
+
+
+# -- a real server
+
+
+@pytest.fixture
+def server():
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+async def test_a_stopped_server(server):
+    async with TaskQueue(server.url) as queue:
+        await queue.send_task("x")
+        server.stop()
+        with pytest.raises(PublishError, match="was not sent") as raised:
+            await soon(queue.send_task("x"))
+        assert isinstance(raised.value.__cause__, BrokerUnavailable)
+        assert isinstance(raised.value.__cause__.__cause__, (OSError, redis.RedisError))
+        server.start()
+        await soon(queue.send_task("x"))
+        assert await queue.broker.depth(["celery"]) == {"celery": 1}
+
+
+async def test_a_server_that_comes_back_within_the_policy(server):
+    async with TaskQueue(server.url) as queue:
+        server.stop()
+        policy = {"max_retries": None, "interval_start": 0.05, "interval_step": 0}
+        sending = asyncio.create_task(queue.send_task("x", retry_policy=policy))
+        await asyncio.to_thread(server.start)
+        await soon(sending)
+        assert await queue.broker.depth(["celery"]) == {"celery": 1}
+
+
+@pytest.fixture
+def admin(redis_url):
+    """A client for holding back the server's answers to everything that writes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+        client.client_unpause()
+
+
+async def test_a_server_that_hangs_ends_at_the_deadline(redis_url, admin):
+    async with TaskQueue(redis_url) as queue:
+        await queue.send_task("x")
+        admin.client_pause(60_000, all=False)
+        with pytest.raises(PublishError, match="may or may not"):
+            await soon(queue.send_task("x", timeout=0.2))
+        admin.client_unpause()
+        await soon(queue.send_task("x"))
+
+
+async def test_cancelling_a_delay_while_the_broker_hangs(redis_url, admin):
+    async with TaskQueue(redis_url) as queue:
+        await queue.send_task("x")
+        admin.client_pause(60_000, all=False)
+        sending = [asyncio.create_task(queue.send_task("x")) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in sending:
+            task.cancel()
+        outcomes = await soon(asyncio.gather(*sending, return_exceptions=True))
+        assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3
+        admin.client_unpause()
+        result = await soon(queue.send_task("x"))
+        assert result.id
+
+
+async def test_a_server_that_is_away_when_opening_is_an_error_at_once(server):
+    server.stop()
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1"):
+        async with TaskQueue(server.url):
+            pass

@@ -1,0 +1,184 @@
+"""Waiting for results over one listener."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from queues import soon, until
+from results.fake_backends import TroubledBackend
+
+from aioretryq import BackendError, NotOpenError
+from aioretryq.backends.consumer import ResultConsumer
+from aioretryq.message import StoredResult
+
+
+def stored(task_id, status="SUCCESS"):
+    return StoredResult(task_id, status, b'{"status": "%s", "id": "%s"}' % (status.encode(), task_id.encode()))
+
+
+class World:
+    def __init__(self, backend, poll_interval):
+        self.backend = backend
+        self.consumer = ResultConsumer(backend, poll_interval=poll_interval)
+        self.running = asyncio.create_task(self.consumer.run())
+
+    async def first(self, task_id):
+        with self.consumer.watch(task_id) as watch:
+            return await watch.next()
+
+    async def put(self, task_id, status="SUCCESS"):
+        await self.backend.memory.store([stored(task_id, status)])
+
+    async def stop(self):
+        self.running.cancel()
+        await asyncio.wait([self.running])
+
+    async def all_gone(self):
+        await until(lambda: self.consumer.watching == self.consumer.subscribed == 0)
+        assert all(not listener.subscribed for listener in self.backend.listeners[-1:])
+
+
+@pytest.fixture
+async def world():
+    async with TroubledBackend() as backend:
+        made = World(backend, poll_interval=3600)
+        yield made
+        await made.stop()
+
+
+@pytest.fixture
+async def polling():
+    async with TroubledBackend() as backend:
+        made = World(backend, poll_interval=0.05)
+        yield made
+        await made.stop()
+
+
+async def test_nobody_waits_nothing_is_subscribed(world):
+    await world.put("a")
+    await asyncio.sleep(0)
+    assert (world.consumer.watching, world.consumer.subscribed, world.backend.listeners) == (0, 0, [])
+
+
+async def test_a_result_that_is_there(world):
+    await world.put("a")
+    assert b'"a"' in await soon(world.first("a"))
+    await world.all_gone()
+
+
+async def test_a_result_that_comes(world):
+    waiting = asyncio.create_task(world.first("a"))
+    await until(lambda: world.consumer.subscribed == 1)
+    await world.put("a")
+    assert b'"a"' in await soon(waiting)
+    await world.all_gone()
+
+
+async def test_a_result_stored_between_fetch_and_subscribe(world):
+    async def store_now(task_ids):
+        assert world.backend.fetched, "the first look comes before or with the subscription"
+        await world.put("a")
+
+    world.backend.before_subscribe = store_now
+    assert b'"a"' in await soon(world.first("a"))
+    await world.all_gone()
+
+
+async def test_a_lost_announcement_is_healed_by_polling(polling):
+    polling.backend.deaf = True
+    waiting = asyncio.create_task(polling.first("a"))
+    await until(lambda: polling.consumer.subscribed == 1 and len(polling.backend.fetched) >= 2)
+    await polling.put("a")
+    assert b'"a"' in await soon(waiting)
+    await polling.all_gone()
+
+
+async def test_a_lost_listener_fetches_all_that_is_awaited_again(world):
+    waiting = [asyncio.create_task(world.first(str(n))) for n in range(2500)]
+    await until(lambda: world.consumer.subscribed == 2500)
+    world.backend.deaf = True
+    for n in range(0, 2500, 2):
+        await world.put(str(n))
+    world.backend.deaf = False
+    world.backend.listeners[0].subscribed.clear()
+    world.backend.lose_listener()
+    await soon(asyncio.gather(*waiting[::2]))
+    await until(lambda: len(world.backend.listeners) == 2 and len(world.backend.listeners[1].subscribed) == 1250)
+    for n in range(1, 2500, 2):
+        await world.put(str(n))
+    await soon(asyncio.gather(*waiting))
+    await world.all_gone()
+
+
+async def test_a_backend_that_is_away_for_a_while(world):
+    world.backend.failures = 3
+    await world.put("a")
+    assert b'"a"' in await soon(world.first("a"))
+    await world.all_gone()
+
+
+async def test_two_waiters_and_one_is_cancelled(world):
+    one, two = (asyncio.create_task(world.first("a")) for _ in range(2))
+    await until(lambda: world.consumer.subscribed == 1)
+    one.cancel()
+    await asyncio.wait([one])
+    assert (world.consumer.watching, world.consumer.subscribed) == (1, 1)
+    await world.put("a")
+    assert b'"a"' in await soon(two)
+    await world.all_gone()
+
+
+async def test_a_second_waiter_of_a_result_that_the_first_is_subscribed_to(world):
+    one = asyncio.create_task(world.first("a"))
+    await until(lambda: world.consumer.subscribed == 1)
+    two = asyncio.create_task(world.first("a"))
+    await world.put("a")
+    await soon(asyncio.gather(one, two))
+    three = await soon(world.first("a"))
+    assert b'"a"' in three
+    await world.all_gone()
+
+
+async def test_leaving_and_coming_back_at_once(world):
+    for _ in range(50):
+        waiting = asyncio.create_task(world.first("a"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    waiting = asyncio.create_task(world.first("a"))
+    await until(lambda: world.consumer.subscribed == 1)
+    await world.put("a")
+    await soon(waiting)
+    await world.all_gone()
+
+
+async def test_changes_come_in_order_and_the_final_one_last(world):
+    with world.consumer.watch("a") as watch:
+        await until(lambda: world.consumer.subscribed == 1)
+        for status in ("STARTED", "PROGRESS", "RETRY", "SUCCESS"):
+            await world.put("a", status)
+            assert status.encode() in await soon(watch.next())
+    await world.all_gone()
+
+
+async def test_closing_tells_those_who_wait(world):
+    waiting = [asyncio.create_task(world.first(name)) for name in "aab"]
+    await until(lambda: world.consumer.subscribed == 2)
+    await world.stop()
+    for task in waiting:
+        with pytest.raises(NotOpenError, match="closed"):
+            await soon(task)
+    with pytest.raises(NotOpenError):
+        await soon(world.first("late"))
+
+
+async def test_a_refusal_is_not_waited_for_in_vain(world):
+    """Whoever waits must learn that nothing will come, now and later."""
+    world.backend.failures, world.backend.error = 1, BackendError("refused")
+    with pytest.raises((BackendError, NotOpenError)):
+        await soon(world.first("a"))
+    await asyncio.wait([world.running])
+    with pytest.raises((BackendError, NotOpenError)):
+        await soon(world.first("a"))
+    world.running.exception()
