@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import uuid4
@@ -43,7 +43,7 @@ from aioretryq.routing import check_routes
 from aioretryq.task import AsyncTask, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from aioretryq.backends.consumer import Watch
@@ -75,6 +75,7 @@ class TaskQueue:
             self.conf.result_backend = backend
         self.conf.update(settings)
         self._tasks: dict[str, Task[Any, Any]] = {}
+        self._lifespans: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self._open: Connections | None = None
         self._entered = 0
         _newest[:] = [self]
@@ -135,6 +136,23 @@ class TaskQueue:
             logger.warning("Two functions are registered as task %r; the later one is used", made.name)
         self._tasks[made.name] = made
         return made
+
+    def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
+        """Around the life of each worker: an async generator with one `yield`, as in FastAPI.
+
+        What is before the `yield` runs before the first task, on the event loop of the tasks; what is after it
+        when the last task is done. May be used several times; the last one opened is the first one closed.
+        """
+        self._lifespans.append(asynccontextmanager(function))
+        return function
+
+    @asynccontextmanager
+    async def worker_resources(self) -> AsyncIterator[None]:
+        """Everything registered with `lifespan`, open."""
+        async with AsyncExitStack() as stack:
+            for enter in self._lifespans:
+                await stack.enter_async_context(enter())
+            yield
 
     # -- calling
 

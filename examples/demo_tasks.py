@@ -1,6 +1,7 @@
 """The task of examples.demo: an HTTP call that is tried again until it gets through."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -8,6 +9,16 @@ import aiohttp
 from aioretryq import Task, TaskQueue
 
 queue = TaskQueue()
+http: ContextVar[aiohttp.ClientSession] = ContextVar("http")
+
+
+@queue.lifespan
+async def http_session() -> AsyncIterator[None]:
+    """One session for all tasks of a worker, so that connections are reused."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=1)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        http.set(session)
+        yield
 
 
 class ServerBusy(Exception):
@@ -23,22 +34,10 @@ class ServerBusy(Exception):
     retry_jitter=True,
 )
 async def place_order(self: Task[..., Any], server: str, number: int) -> dict[str, int]:
-    session = await anext(sessions)
-    async with session.post(f"{server}/orders/{number}") as response:
+    async with http.get().post(f"{server}/orders/{number}") as response:
         if response.status == 503:
             seconds = float(response.headers["Retry-After"])
             raise self.retry(exc=ServerBusy(f"order {number} was refused"), countdown=seconds)
         response.raise_for_status()
         receipt = await response.json()
     return {"order": receipt["order"], "attempts": self.request.retries + 1}
-
-
-async def open_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """The same session again and again, so that connections are reused; closed when the event loop ends."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=1)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        while True:
-            yield session
-
-
-sessions = open_session()

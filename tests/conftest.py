@@ -23,10 +23,7 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """Shared by the whole run: a test that stops it starts it again."""
-    try:
-        server = RedisServer()
-    except NoRedisServer as missing:
-        pytest.skip(str(missing))
+    server = RedisServer()
     server.start()
     yield server
     server.close()

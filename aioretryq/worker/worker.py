@@ -69,7 +69,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until stopped. Cancelling `run` is a stop without grace; messages come back by their leases."""
-        async with self.queue:
+        async with self.queue, self.queue.worker_resources():
             broker, results = self.queue.broker, self.queue.results
             outage = Outage(f"Broker {broker.display_url}")
             backend_outage = Outage(f"Result backend {results.backend.display_url}")
