@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from aioretryq import states
-from aioretryq.errors import BackendUnavailable, NotOpenError
+from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
 from aioretryq.protocol.result import status_of
 from aioretryq.retry import RECONNECT_POLICY, retrying
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from aioretryq.backends.base import ResultBackend, ResultListener
 
 logger = logging.getLogger("aioretryq.results")
+
+CLOSED = "The queue was closed while this result was awaited; open it again with `async with queue:`."
 
 CHUNK = 1000
 """Ids in one fetch or subscription."""
@@ -72,11 +74,14 @@ class ResultConsumer:
         self._subscribed: set[str] = set()
         self._work = asyncio.Event()  # watches and subscriptions differ
         self._new: set[str] = set()  # not fetched yet since their first watch
+        self._closed = False
 
     @contextmanager
     def watch(self, task_id: str) -> Iterator[Watch]:
         """Leaving the block, in whatever way, ends the watch; the last one of an id ends its subscription."""
         watch = Watch()
+        if self._closed:
+            watch.fail(NotOpenError(CLOSED))
         watches = self._watches.setdefault(task_id, set())
         watches.add(watch)
         self._new.add(task_id)
@@ -103,19 +108,32 @@ class ResultConsumer:
     async def run(self) -> None:
         """Serve until cancelled. A lost connection is opened again for as long as it takes."""
         try:
-            async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._log_lost):
-                with attempt:
-                    await self._work.wait()
-                    async with self._backend.listen() as listener:
-                        attempt.reset()
-                        await self._serve(listener)
+            while True:
+                try:
+                    await self._listen()
+                except BackendError as refused:
+                    # Trying again would not help those who wait now, but perhaps those who come later.
+                    self._fail(refused)
         finally:
-            for watches in self._watches.values():
-                for watch in watches:
-                    watch.fail(NotOpenError("The queue was closed while this result was awaited."))
+            self._closed = True
+            self._fail(NotOpenError(CLOSED))
+
+    def _fail(self, error: Exception) -> None:
+        for watch in [watch for watches in self._watches.values() for watch in watches]:
+            watch.fail(error)
+        self._new.clear()
+
+    async def _listen(self) -> None:
+        async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._log_lost):
+            with attempt:
+                while not self._new and not self._watches:
+                    self._work.clear()
+                    await self._work.wait()
+                async with self._backend.listen() as listener:
+                    attempt.reset()
+                    await self._serve(listener)
 
     async def _serve(self, listener: ResultListener) -> None:
-        self._subscribed.clear()
         self._new.update(self._watches)
         self._work.set()
         try:
@@ -123,8 +141,13 @@ class ResultConsumer:
                 group.start_soon(self._receive, listener)
                 group.start_soon(self._follow, listener)
                 group.start_soon(self._poll)
-        except* BackendUnavailable as lost:
-            raise BackendUnavailable(str(lost.exceptions[0])) from lost
+        except BaseExceptionGroup as group_of_errors:
+            first = _first(group_of_errors)
+            if isinstance(first, BackendUnavailable | BackendError):
+                raise first from group_of_errors
+            raise
+        finally:
+            self._subscribed.clear()
 
     async def _receive(self, listener: ResultListener) -> None:
         while True:
@@ -184,6 +207,12 @@ class ResultConsumer:
             "Lost the result backend at %s (%s); %d tasks awaited; trying again in %.1f s",
             self._backend.display_url, error, len(self._watches), delay,
         )  # fmt: skip
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _chunks(items: list[str]) -> Iterator[list[str]]:
