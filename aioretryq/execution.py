@@ -25,6 +25,7 @@ from aioretryq.retry import Random
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import TracebackType
 
     from aioretryq.task import Task
 
@@ -74,14 +75,22 @@ async def run_body(
             await _call_hook(task, "before_start", threads, request.id, request.args, request.kwargs)
             return Succeeded(await _with_limit(task, request))
         return Succeeded(await _in_thread(task, request, threads, started))
-    except asyncio.CancelledError as error:
-        # Ours comes with a cancelled scope around us, and has to pass. One that leaked out of the body's own
-        # doings (it awaited something that was cancelled) is just its failure.
-        if anyio.current_effective_deadline() == -math.inf or _being_cancelled():
+    except BaseException as error:
+        if _has_to_pass(error):
             raise
-        return Failed(error, _format(error))
-    except (Exception, SystemExit) as error:
-        return judge(error, task, request, now=clock(), random=random)
+        try:
+            return judge(error, task, request, now=clock(), random=random)
+        except Exception as senseless:  # such as Retry(when="soon")
+            return Failed(senseless, _format(senseless))
+
+
+def _has_to_pass(error: BaseException) -> bool:
+    """Whether an exception is about this process or this run, rather than raised by the user's code."""
+    if isinstance(error, asyncio.CancelledError):
+        # Ours comes with a cancelled scope around us. One that leaked out of the code's own doings (it awaited
+        # something that was cancelled) is just its failure.
+        return anyio.current_effective_deadline() == -math.inf or _being_cancelled()
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)
 
 
 def _being_cancelled() -> bool:
@@ -152,9 +161,14 @@ def _judge_retry(
 def _format(error: BaseException) -> str:
     # The first frames are ours; users look for theirs.
     frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_globals.get("__name__") == __name__:
+    while frames is not None and frames.tb_next is not None and _is_plumbing(frames):
         frames = frames.tb_next
     return "".join(traceback_module.format_exception(type(error), error, frames))
+
+
+def _is_plumbing(frames: TracebackType) -> bool:
+    module = str(frames.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in ("aioretryq", "anyio")
 
 
 # -- hooks
@@ -196,5 +210,7 @@ async def _call_hook(task: Task[Any, Any], hook: str, threads: anyio.CapacityLim
             returned = await anyio.to_thread.run_sync(function, *args, limiter=threads)
         if inspect.isawaitable(returned):
             await returned
-    except Exception:
+    except BaseException as error:
+        if _has_to_pass(error):
+            raise
         logger.exception("%s of %s raised; the task itself is not affected", hook, task.name)

@@ -83,6 +83,9 @@ class AsyncResult(Generic[R]):
 
         States that follow each other quickly may be skipped; the final one never is.
         """
+        if (known := self.app.results.cached(self.id)) is not None:
+            yield Update(known.status, value_of(known))
+            return
         with self.app.watch(self.id) as watch:
             while True:
                 document = self.app.results.read(self.id, await watch.next())
@@ -91,6 +94,8 @@ class AsyncResult(Generic[R]):
                     return
 
     async def _final(self) -> ResultDocument:
+        if (known := self.app.results.cached(self.id)) is not None:
+            return known
         with self.app.watch(self.id) as watch:
             while True:
                 document = self.app.results.read(self.id, await watch.next())

@@ -13,7 +13,7 @@ from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, Unknow
 from aioretryq.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Sequence
 
     from aioretryq.app import TaskQueue
     from aioretryq.execution import ExceptionInfo
@@ -229,7 +229,7 @@ class Task(Generic[P, R]):
             raise exc or RuntimeError(f"{self.name}.retry() was called outside of a run of that task.")
         if limit is not None and request.retries >= limit:
             self._give_up(exc, limit)
-        check_options(options, RETRY_OPTIONS, f"{self.name}.retry()")
+        check_retry_options({**options, "countdown": countdown, "eta": eta}, f"{self.name}.retry()")
         retry = Retry(
             exc=exc,
             when=eta if eta is not None else countdown,
@@ -289,7 +289,18 @@ class AsyncTask(Task[P, R]):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]
 
 
-RETRY_OPTIONS = frozenset({"queue", "priority", "expires", "time_limit", "soft_time_limit", "headers"})
+_NUMBER = (int, float)
+RETRY_OPTIONS: dict[str, Any] = {
+    "countdown": _NUMBER,
+    "eta": datetime,
+    "queue": str,
+    "priority": int,
+    "expires": (*_NUMBER, datetime, timedelta),
+    "time_limit": _NUMBER,
+    "soft_time_limit": _NUMBER,
+    "headers": Mapping,
+}
+"""Options of `Task.retry()` and their types; None leaves the task's or the message's."""
 _KNOWN = frozenset(OPTIONS) | frozenset(FROM_SETTINGS)
 _EXCEPTIONS = ("autoretry_for", "dont_autoretry_for", "throws")
 _CHECKED = (*_EXCEPTIONS, "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max", "default_retry_delay")
@@ -322,16 +333,26 @@ def check_option(option: str, value: Any, task: str) -> Any:
 def _check_retry_kwargs(value: Any, task: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"Task {task!r}: retry_kwargs is a dictionary of retry()'s options, not {value!r}.")
-    check_options(value, RETRY_OPTIONS | {"max_retries", "countdown"}, f"retry_kwargs of task {task!r}")
-    renamed = {"max_retries": "max_retries", "countdown": "default_retry_delay"}
-    return {name: check_option(renamed[name], v, task) if name in renamed else v for name, v in value.items()}
+    whose = f"retry_kwargs of task {task!r}"
+    check_options(value, {*RETRY_OPTIONS, "max_retries"}, whose)
+    check_retry_options({name: option for name, option in value.items() if name != "max_retries"}, whose)
+    if "max_retries" in value:
+        check_option("max_retries", value["max_retries"], task)
+    return value
+
+
+def check_retry_options(options: Mapping[str, Any], whose: str) -> None:
+    check_options(options, RETRY_OPTIONS, whose)
+    for option, value in options.items():
+        if value is not None and not isinstance(value, RETRY_OPTIONS[option]):
+            raise ConfigError(f"{whose}: {option} cannot be {value!r}.")
 
 
 def _is_duration(value: Any) -> bool:
     return isinstance(value, timedelta) or (isinstance(value, int | float) and value >= 0)
 
 
-def check_options(options: Mapping[str, Any], known: frozenset[str], whose: str) -> None:
+def check_options(options: Mapping[str, Any], known: Collection[str], whose: str) -> None:
     for option in options:
         if option not in known:
             raise UnknownSettingError(f"{whose} has no option {option!r}.{did_you_mean(option, known)}")

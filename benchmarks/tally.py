@@ -30,7 +30,9 @@ class Tally:
         self._first = self._first or time.perf_counter()
 
     def done(self, number: int) -> None:
-        self._again += number in self._seen
+        if number in self._seen:
+            self._again += 1
+            return
         self._seen.add(number)
         if len(self._seen) == self._expected:
             self._write(time.perf_counter())

@@ -29,6 +29,9 @@ logger = logging.getLogger("aioretryq.results")
 
 CLOSED = "The queue was closed while this result was awaited; open it again with `async with queue:`."
 
+REFUSED_PAUSE = 0.5
+"""Seconds before a backend that refused is asked again."""
+
 CHUNK = 1000
 """Ids in one fetch or subscription."""
 
@@ -114,6 +117,7 @@ class ResultConsumer:
                 except BackendError as refused:
                     # Trying again would not help those who wait now, but perhaps those who come later.
                     self._fail(refused)
+                    await anyio.sleep(REFUSED_PAUSE)
         finally:
             self._closed = True
             self._fail(NotOpenError(CLOSED))
@@ -143,11 +147,11 @@ class ResultConsumer:
                 group.start_soon(self._poll)
         except BaseExceptionGroup as group_of_errors:
             first = _first(group_of_errors)
-            if isinstance(first, BackendUnavailable | BackendError):
-                raise first from group_of_errors
-            raise
+            if not isinstance(first, BackendUnavailable | BackendError):
+                raise
         finally:
             self._subscribed.clear()
+        raise first  # not `from` the group: its cause is the driver's error
 
     async def _receive(self, listener: ResultListener) -> None:
         while True:

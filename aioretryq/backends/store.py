@@ -104,9 +104,8 @@ class ResultStore:
 
         Raises BackendGetMetaError with `result_backend_always_retry`, else what the adapter raised.
         """
-        if task_id in self._cache:
-            self._cache.move_to_end(task_id)
-            return self._cache[task_id]
+        if (known := self.cached(task_id)) is not None:
+            return known
 
         async def attempt() -> bytes | None:
             return (await self.backend.fetch([task_id]))[0]
@@ -119,6 +118,12 @@ class ResultStore:
         if data is None:
             return ResultDocument(task_id=task_id, status=states.PENDING)
         return self.read(task_id, data)
+
+    def cached(self, task_id: str) -> ResultDocument | None:
+        """The document of a SUCCESS that was read before and is kept (`result_cache_max`)."""
+        if task_id in self._cache:
+            self._cache.move_to_end(task_id)
+        return self._cache.get(task_id)
 
     def read(self, task_id: str, data: bytes) -> ResultDocument:
         document = decode_result(data)

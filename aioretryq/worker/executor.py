@@ -12,9 +12,8 @@ from uuid import uuid4
 import anyio
 
 from aioretryq import states
-from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.context import Request
-from aioretryq.errors import AioretryqError, NotRegistered, ProtocolError
+from aioretryq.errors import AioretryqError, NotOpenError, NotRegistered, ProtocolError
 from aioretryq.execution import run_body, run_hooks, running
 from aioretryq.message import Outgoing
 from aioretryq.outcome import Ignored, Outcome, Revoked
@@ -61,6 +60,8 @@ class Executor:
         """Ends when the job's message is settled, or noted for being handed back."""
         try:
             await self._process(job)
+        except NotOpenError:
+            logger.warning("Task [%s] comes back when its lease ends: this worker is being torn down", job.task_id)
         except AioretryqError as error:
             # A server refused the settlement: retrying would not help, and running the task again neither.
             logger.exception("Cannot settle a message of queue %s; it goes to the dead letters", job.delivery.queue)
@@ -141,15 +142,9 @@ class Executor:
             return self._settle(Revoked("revoked"), attempted)
         if message.expires is not None and parse_moment(message.expires) <= self._clock():
             return self._settle(Revoked("expired"), attempted)
-        if job.delivery.redelivered and await self._is_done(message.id):
+        if job.delivery.redelivered and await self._settler.is_settled(message.id):
             return self._settle(Ignored(), attempted)
         return None
-
-    async def _is_done(self, task_id: str) -> bool:
-        results = self._queue.results
-        if isinstance(results.backend, DisabledBackend):
-            return False
-        return (await results.get_task_meta(task_id)).status in states.FINAL
 
     async def _attempt(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
         if attempted.acked:

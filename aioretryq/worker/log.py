@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.outcome import Failed, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
+from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
     from aioretryq.message import TaskMessage
@@ -48,15 +49,15 @@ def describe(task: Task[Any, Any], outcome: Outcome) -> tuple[int, str]:
             return logging.INFO, "succeeded"
         case Failed(exc):
             if isinstance(exc, task.throws):
-                return logging.INFO, f"raised expected: {exc!r}"
-            return logging.ERROR, f"failed: {exc!r}"
+                return logging.INFO, f"raised expected: {saferepr(exc)}"
+            return logging.ERROR, f"failed: {saferepr(exc)}"
         case RetryAsked(exc, due):
             at = datetime.fromtimestamp(due, UTC).isoformat(timespec="milliseconds")
-            return logging.WARNING, f"will be retried at {at}: {exc!r}"
+            return logging.WARNING, f"will be retried at {at}: {saferepr(exc)}"
         case Ignored():
             return logging.INFO, "ignored"
         case Rejected(exc, requeue):
-            return logging.WARNING, f"rejected, {'requeued' if requeue else 'dead-lettered'}: {exc}"
+            return logging.WARNING, f"rejected, {'requeued' if requeue else 'dead-lettered'}: {saferepr(exc)}"
         case Revoked(reason):
             return logging.WARNING, f"was not run to its end: {reason}"
         case Interrupted():

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
 from aioretryq import states
@@ -67,8 +67,8 @@ def settle(outcome: Outcome, attempted: Attempted, *, now: float, tag: str, reco
     """`tag` names the follow-up message; `record` encodes a document for the backend."""
     try:
         return _settle(outcome, attempted, now, tag, record)
-    except EncodeError as error:
-        # The value of a success, or the new arguments of a retry.
+    except (EncodeError, TypeError, ValueError, AttributeError) as error:
+        # The value of a success, or the new arguments or options of a retry.
         return _settle(Failed(error), attempted, now, tag, record)
 
 
@@ -169,7 +169,9 @@ def retry_message(retry: RetryAsked, attempted: Attempted, now: float, tag: str)
 def _expires(given: Any, before: str | None, now: float) -> str | None:
     if given is None:
         return before
-    return given.isoformat() if isinstance(given, datetime) else format_moment(now + given)
+    if isinstance(given, datetime):
+        return given.isoformat()
+    return format_moment(now + (given.total_seconds() if isinstance(given, timedelta) else given))
 
 
 def dead_letter(
@@ -184,6 +186,6 @@ def dead_letter(
             worker=worker,
             task=message.task if message else None,
             task_id=message.id if message else None,
-            error=f"{type(error).__name__}: {error}",
+            error=saferepr(error),
         )
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aioretryq import states
+from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.batching import GroupCommit
 from aioretryq.message import Finish
 
@@ -44,6 +46,13 @@ class Settler:
         Waits out any outage. Raises BackendError or BrokerError when a server refuses.
         """
         return await self._commits.submit(completion)
+
+    async def is_settled(self, task_id: str) -> bool:
+        """Whether a final result is stored: then an earlier holder of the message got as far as that."""
+        if isinstance(self._results.backend, DisabledBackend):
+            return False
+        document = await self._backend_outage.survive(lambda: self._results.get_task_meta(task_id))
+        return document.status in states.FINAL
 
     async def run(self) -> None:
         await self._commits.run()

@@ -173,12 +173,11 @@ async def test_closing_tells_those_who_wait(world):
         await soon(world.first("late"))
 
 
-async def test_a_refusal_is_not_waited_for_in_vain(world):
-    """Whoever waits must learn that nothing will come, now and later."""
+async def test_a_refusal_is_told_to_those_who_wait_and_others_may_come_later(world):
     world.backend.failures, world.backend.error = 1, BackendError("refused")
-    with pytest.raises((BackendError, NotOpenError)):
-        await soon(world.first("a"))
-    await asyncio.wait([world.running])
-    with pytest.raises((BackendError, NotOpenError)):
-        await soon(world.first("a"))
-    world.running.exception()
+    waiting = [asyncio.create_task(world.first(name)) for name in "aab"]
+    for outcome in await soon(asyncio.gather(*waiting, return_exceptions=True)):
+        assert outcome is world.backend.error
+    await world.put("a")
+    assert b'"a"' in await soon(world.first("a"))
+    await world.all_gone()
