@@ -16,7 +16,7 @@ from aioretryq.context import Request
 from aioretryq.errors import AioretryqError, NotOpenError, NotRegistered, ProtocolError
 from aioretryq.execution import run_body, run_hooks, running
 from aioretryq.message import Outgoing
-from aioretryq.outcome import Ignored, Outcome, Revoked
+from aioretryq.outcome import Ignored, Interrupted, Outcome, Revoked
 from aioretryq.protocol.task import decode_task, parse_moment
 from aioretryq.worker.log import log_outcome
 from aioretryq.worker.settlement import Attempted, Settlement, dead_letter, document, settle
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     from aioretryq.app import TaskQueue
-    from aioretryq.message import TaskMessage
+    from aioretryq.message import Delivery, TaskMessage
     from aioretryq.task import Task
     from aioretryq.worker.jobs import Job, Jobs
     from aioretryq.worker.settler import Settler
@@ -148,16 +148,17 @@ class Executor:
 
     async def _attempt(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
         if attempted.acked:
-            # At most once: if this worker dies now, the task is not run again.
+            # At most once: if this worker dies now, the task is not run again. From here on the lease is left
+            # alone: a renewal that comes after the acknowledgement would take it for lost, and the job with it.
+            job.held = False
             if not await self._settler.submit(Completion(Settlement(Ignored()), job.delivery)):
                 job.lose()
-            job.held = False
         if task.track_started and not attempted.ignore_result:
             who = {"pid": os.getpid(), "hostname": self._name}
             record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
             await self._settler.submit(Completion(Settlement(Ignored(), record), None))
         settlement: Settlement | None = None
-        with job.scope, running(task, attempted.request):
+        with job.cancellable(), running(task, attempted.request):
             if job.cancelled_as is None:
                 started = functools.partial(self._note_start, job, attempted.message)
                 outcome = await run_body(
@@ -168,6 +169,9 @@ class Executor:
         if settlement is None:
             assert job.cancelled_as is not None
             settlement = self._settle(job.cancelled_as, attempted)
+            if attempted.acked and not job.started and isinstance(job.cancelled_as, Interrupted):
+                # It was acknowledged, but its body has not begun: sending it again keeps it at most once.
+                settlement = Settlement(job.cancelled_as, send=(self._again(job.delivery),))
         return settlement
 
     def _note_start(self, job: Job, message: TaskMessage) -> None:
@@ -180,9 +184,11 @@ class Executor:
 
     async def _park(self, job: Job, due: float) -> None:
         """Leave the message with the broker until it is due: no slot, no memory and no lease is held for it."""
-        delivery = job.delivery
-        again = Outgoing(delivery.queue, delivery.body, str(uuid4()), delivery.priority, due)
-        await self._settler.submit(Completion(Settlement(Ignored(), None, (again,)), delivery))
+        again = self._again(job.delivery, due)
+        await self._settler.submit(Completion(Settlement(Ignored(), None, (again,)), job.delivery))
+
+    def _again(self, delivery: Delivery, due: float | None = None) -> Outgoing:
+        return Outgoing(delivery.queue, delivery.body, str(uuid4()), delivery.priority, due)
 
     async def _bury(self, job: Job, reason: str, error: BaseException) -> None:
         entry = dead_letter(reason, job.delivery, self._name, self._clock(), error)

@@ -12,7 +12,7 @@ from aioretryq.message import Claim, parse_revocation
 from aioretryq.outcome import Revoked
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
+    import asyncio
 
     from aioretryq.brokers.base import Broker
     from aioretryq.worker.executor import Executor
@@ -53,7 +53,7 @@ class Fetcher:
         self._revocations = revocations
         self._outage = outage
 
-    async def run(self, executor: Executor, group: TaskGroup) -> None:
+    async def run(self, executor: Executor, group: asyncio.TaskGroup) -> None:
         """Claim, start, wait; until cancelled, or until the jobs are no longer accepted."""
         while self._jobs.accepting:
             room = await self._jobs.wait_room(LOOK_AGAIN)
@@ -70,14 +70,15 @@ class Fetcher:
         self._queues.rotate(-1)  # no queue starves behind another
         return claim
 
-    async def _start(self, claim: Claim, executor: Executor, group: TaskGroup) -> None:
+    async def _start(self, claim: Claim, executor: Executor, group: asyncio.TaskGroup) -> None:
         if not self._jobs.accepting:
             # The stop came while the claim was on its way.
             with anyio.CancelScope(shield=True):
                 await self._broker.requeue(claim.deliveries)
             return
         for delivery in claim.deliveries:
-            group.start_soon(executor.run, self._jobs.add(delivery))
+            job = self._jobs.add(delivery)
+            job.task = group.create_task(executor.run(job))
 
     def _note_revocations(self, claim: Claim) -> None:
         for notice in claim.revoked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import anyio
 from aioretryq.outcome import Interrupted, Revoked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aioretryq.message import Delivery
 
 
@@ -29,13 +32,37 @@ class Job:
     held: bool = True  # not acknowledged: its lease has to be renewed
     lease_lost: bool = False  # somebody else's now: nothing of it may be settled
     cancelled_as: Interrupted | Revoked | None = None
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    _cancellable: bool = False
+
+    @contextmanager
+    def cancellable(self) -> Iterator[None]:
+        """The part of the job that `cancel` ends; what comes before and after it is not torn.
+
+        A plain asyncio task and its `cancel` do here what a task group and a scope would, at a tenth of the cost.
+        """
+        self._cancellable = True
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.cancelled_as is None:
+                raise  # not ours: the worker itself is being torn down
+        finally:
+            self._cancellable = False
+            if self.task is not None and self.cancelled_as is not None and self.task.cancelling():
+                self.task.uncancel()
 
     def cancel(self, reason: Interrupted | Revoked) -> None:
         if self.cancelled_as is None:
             self.cancelled_as = reason
-            self.scope.cancel()
+            if self._cancellable:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Stop the job wherever it is; its message comes back when its lease ends."""
+        if self.task is not None:
+            self.task.cancel()
 
     def lose(self) -> None:
         self.lease_lost = True

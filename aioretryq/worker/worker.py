@@ -82,7 +82,7 @@ class Worker:
             async with anyio.create_task_group() as services:  # stops last
                 services.start_soon(settler.run)
                 services.start_soon(Leases(broker, jobs, lease=lease, outage=outage).run)
-                async with anyio.create_task_group() as running:  # drained, then cancelled and handed back
+                async with asyncio.TaskGroup() as running:  # drained, then cancelled and handed back
                     async with anyio.create_task_group() as intake:  # stops first
                         intake.start_soon(fetcher.run, executor, running)
                         intake.start_soon(Recovery(broker, results.backend, lease=lease, outage=outage).run)
@@ -93,7 +93,6 @@ class Worker:
                     await self._hand_back([job for job in jobs.all() if not job.started], jobs)
                     await self._drain(jobs)
                     await self._hand_back(jobs.all(), jobs)
-                    running.cancel_scope.cancel()
                 services.cancel_scope.cancel()
 
     async def _drain(self, jobs: Jobs) -> None:
@@ -123,6 +122,8 @@ class Worker:
         if late.cancelled_caught:
             slow = [job.task_id for job in interrupted if not job.finished.is_set()]
             logger.error("Tasks that do not let themselves be cancelled, or be settled: %s", slow)
+            for job in interrupted:
+                job.abandon()
         if back := [job.delivery for job in jobs.take_interrupted()]:
             try:
                 await self.queue.broker.requeue(back)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from queues import soon
+from queues import soon, until
 
 from aioretryq import TaskQueue, TaskRevokedError, Worker
 
@@ -101,7 +101,7 @@ async def test_a_running_task_goes_on_unless_terminated(queue):
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_terminating_a_running_task(queue, kind):
+async def test_terminating_a_running_task(queue, kind, caplog):
     started, cancelled = threading.Event(), asyncio.Event()
     let_go = threading.Event()
 
@@ -125,6 +125,7 @@ async def test_terminating_a_running_task(queue, kind):
             assert await asyncio.to_thread(started.wait, 15)
             await result.revoke(terminate=True)
             await revoked(result, "terminated")
+            await until(lambda: "was not run to its end: terminated" in caplog.text)
             if kind == "coroutine":
                 await soon(cancelled.wait())
             async with asyncio.timeout(15):
