@@ -9,7 +9,6 @@ also fetched every `poll_interval` seconds.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import anyio
 
 from aioretryq import states
 from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
+from aioretryq.outage import Outage
 from aioretryq.protocol.result import status_of
 from aioretryq.retry import RECONNECT_POLICY, retrying
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aioretryq.backends.base import ResultBackend, ResultListener
-
-logger = logging.getLogger("aioretryq.results")
 
 CLOSED = "The queue was closed while this result was awaited; open it again with `async with queue:`."
 
@@ -73,6 +71,7 @@ class ResultConsumer:
     def __init__(self, backend: ResultBackend, *, poll_interval: float = 5.0) -> None:
         self._backend = backend
         self._poll_interval = poll_interval
+        self._outage = Outage(f"Result backend {backend.display_url}")
         self._watches: dict[str, set[Watch]] = {}
         self._subscribed: set[str] = set()
         self._work = asyncio.Event()  # watches and subscriptions differ
@@ -128,13 +127,14 @@ class ResultConsumer:
         self._new.clear()
 
     async def _listen(self) -> None:
-        async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._log_lost):
+        async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._outage.down):
             with attempt:
                 while not self._new and not self._watches:
                     self._work.clear()
                     await self._work.wait()
                 async with self._backend.listen() as listener:
                     attempt.reset()
+                    self._outage.up()
                     await self._serve(listener)
 
     async def _serve(self, listener: ResultListener) -> None:
@@ -205,12 +205,6 @@ class ResultConsumer:
             # An announcement may overtake a fetch that was answered earlier: final stays final.
             if watch.document is None or status_of(watch.document) not in states.FINAL:
                 watch.see(document)
-
-    def _log_lost(self, error: BaseException, retries: int, delay: float) -> None:
-        logger.warning(
-            "Lost the result backend at %s (%s); %d tasks awaited; trying again in %.1f s",
-            self._backend.display_url, error, len(self._watches), delay,
-        )  # fmt: skip
 
 
 def _first(error: BaseException) -> BaseException:

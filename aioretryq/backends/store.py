@@ -62,9 +62,7 @@ class ResultStore:
         self._sleep = sleep
         self._cache: OrderedDict[str, ResultDocument] = OrderedDict()
         given = settings.result_backend_transport_options.get("retry_policy", {})
-        self.retry_policy = interval_policy(
-            given, RESULT_POLICY, "result_backend_transport_options['retry_policy']"
-        )
+        self.retry_policy = interval_policy(given, RESULT_POLICY, "result_backend_transport_options['retry_policy']")
 
     def exception_safe_to_retry(self, error: BaseException) -> bool:
         """Whether the operation may be tried again: adapters say so by raising BackendUnavailable."""
@@ -160,9 +158,7 @@ class ResultStore:
             raise failed(error) from error
 
     async def _retry(self, operation: Callable[[], Awaitable[T]], policy: Policy) -> T:
-        async for attempt in retrying(
-            policy, on=(BackendUnavailable,), on_retry=self._log_retry, sleep=self._sleep
-        ):
+        async for attempt in retrying(policy, on=(BackendUnavailable,), on_retry=self._log_retry, sleep=self._sleep):
             with attempt:
                 return await operation()
         raise AssertionError("a retry loop ends by returning or raising")

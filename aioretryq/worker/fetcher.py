@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from aioretryq.brokers.base import Broker
+    from aioretryq.outage import Outage
     from aioretryq.worker.executor import Executor
     from aioretryq.worker.jobs import Jobs
-    from aioretryq.worker.outage import Outage
 
 logger = logging.getLogger("aioretryq.worker")
 

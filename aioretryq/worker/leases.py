@@ -10,8 +10,8 @@ import anyio
 if TYPE_CHECKING:
     from aioretryq.backends.base import ResultBackend
     from aioretryq.brokers.base import Broker
+    from aioretryq.outage import Outage
     from aioretryq.worker.jobs import Jobs
-    from aioretryq.worker.outage import Outage
 
 logger = logging.getLogger("aioretryq.worker")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
     from aioretryq.message import Delivery
-    from aioretryq.worker.outage import Outage
+    from aioretryq.outage import Outage
     from aioretryq.worker.settlement import Settlement
 
 

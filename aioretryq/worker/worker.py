@@ -15,12 +15,12 @@ import anyio
 
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.errors import UnavailableError
+from aioretryq.outage import Outage
 from aioretryq.outcome import Interrupted
 from aioretryq.worker.executor import Executor
 from aioretryq.worker.fetcher import Fetcher, Revocations
 from aioretryq.worker.jobs import Job, Jobs
 from aioretryq.worker.leases import Leases, Recovery
-from aioretryq.worker.outage import Outage
 from aioretryq.worker.settler import Settler
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from queues import soon
 
 from aioretryq import BrokerError, BrokerUnavailable, NotOpenError
 from aioretryq.batching import GroupCommit
+from queues import soon
 
 
 class Server:

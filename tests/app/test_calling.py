@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from queues import memory_url, soon
 
 from aioretryq import (
     ConfigError,
@@ -18,6 +17,7 @@ from aioretryq import (
     Worker,
     current_task,
 )
+from queues import memory_url, soon
 
 
 @pytest.fixture

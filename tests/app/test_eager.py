@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from queues import memory_url, soon
 
 from aioretryq import (
     EagerResult,
@@ -18,6 +17,7 @@ from aioretryq import (
     TaskQueue,
     TimeLimitExceeded,
 )
+from queues import memory_url, soon
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import time
 
 import pytest
 import redis
-from queues import memory_url, soon
-from redis_server import RedisServer
 
 from aioretryq import BrokerError, BrokerUnavailable, NotOpenError, PublishError, TaskQueue
+from queues import memory_url, soon
+from redis_server import RedisServer
 
 
 class FailingBroker:

@@ -126,7 +126,7 @@ def test_wrong_values_are_errors_that_name_the_task(queue, options):
     def function():
         pass
 
-    with pytest.raises(ConfigError, match="test_task_definition.*function"):
+    with pytest.raises(ConfigError, match=r"test_task_definition.*function"):
         queue.task(**options)(function)
 
 

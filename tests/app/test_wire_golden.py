@@ -12,10 +12,10 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from queues import memory_url
 
 from aioretryq import TaskQueue
 from aioretryq.calling import ORIGIN, REPLY_TO
+from queues import memory_url
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "task_messages_v2.json").read_text())
 ETA = datetime(2030, 1, 2, 3, 4, 5)

@@ -13,7 +13,7 @@ PACKAGE = Path(aioretryq.__file__).parent
 
 LAYERS = [
     ("vocabulary", ["errors", "states", "message", "outcome", "config"]),
-    ("rules", ["retry", "routing", "protocol"]),
+    ("rules", ["retry", "routing", "outage", "protocol"]),
     ("ports", ["brokers.base", "backends.base"]),
     ("drivers", ["drivers"]),
     ("adapters", ["brokers", "backends"]),

@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from queues import memory_url, soon, until
 
 from aioretryq import (
     ConfigError,
@@ -19,6 +18,7 @@ from aioretryq import (
     Worker,
 )
 from aioretryq.protocol.result import ResultDocument
+from queues import memory_url, soon, until
 
 
 class OutOfStock(Exception):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from queues import soon, until
 from results.fake_backends import TroubledBackend
 
 from aioretryq import BackendError, NotOpenError
 from aioretryq.backends.consumer import ResultConsumer
 from aioretryq.message import StoredResult
+from queues import soon, until
 
 
 def stored(task_id, status="SUCCESS"):

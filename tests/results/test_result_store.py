@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from results.fake_backends import TroubledBackend
@@ -40,7 +41,7 @@ class Opened:
 
 @pytest.fixture
 async def opened():
-    async with contextlib_stack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
 
         async def open_store(failures=0, error=None, **settings):
             conf = Settings()
@@ -49,12 +50,6 @@ async def opened():
             return Opened(backend, conf)
 
         yield open_store
-
-
-def contextlib_stack():
-    from contextlib import AsyncExitStack  # noqa: PLC0415
-
-    return AsyncExitStack()
 
 
 async def test_a_write_is_tried_again_by_the_retry_policy(opened):

@@ -8,10 +8,10 @@ from collections import Counter
 
 import anyio
 import pytest
-from queues import memory_url, soon, until
 
 from aioretryq import BackendUnavailable, TaskQueue, Worker, current_task
 from aioretryq.message import StoredResult
+from queues import memory_url, soon, until
 
 LEASE = 0.6
 

@@ -6,9 +6,9 @@ import asyncio
 import threading
 
 import pytest
-from queues import memory_url, soon
 
 from aioretryq import ExceptionInfo, Ignore, Task, TaskQueue, Worker
+from queues import memory_url, soon
 
 
 @pytest.fixture

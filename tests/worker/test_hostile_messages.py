@@ -11,12 +11,12 @@ import uuid
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from queues import memory_url, soon
 
 from aioretryq import TaskQueue, Worker
 from aioretryq.message import Outgoing, TaskMessage
 from aioretryq.protocol.deadletter import decode_dead_letter
 from aioretryq.protocol.task import encode_task
+from queues import memory_url, soon
 
 
 class Exploding:

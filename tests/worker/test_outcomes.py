@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from queues import soon, until
 
 from aioretryq import (
     EncodeError,
@@ -20,6 +19,7 @@ from aioretryq import (
     Worker,
 )
 from aioretryq.protocol.deadletter import decode_dead_letter
+from queues import soon, until
 
 
 @pytest.fixture

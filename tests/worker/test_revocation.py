@@ -6,9 +6,9 @@ import asyncio
 import threading
 
 import pytest
-from queues import soon, until
 
 from aioretryq import TaskQueue, TaskRevokedError, Worker
+from queues import soon, until
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import asyncio
 import threading
 
 import pytest
-from queues import memory_url, soon, until
 
 from aioretryq import TaskQueue, TaskRevokedError, Worker
 from aioretryq.protocol.task import decode_task
+from queues import memory_url, soon, until
 
 
 @pytest.fixture

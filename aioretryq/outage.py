@@ -12,12 +12,12 @@ from aioretryq.retry import RECONNECT_POLICY, retrying
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-logger = logging.getLogger("aioretryq.worker")
+logger = logging.getLogger("aioretryq")
 T = TypeVar("T")
 
 
 class Outage:
-    """Of one server, as seen by the pieces of a worker. One log line when it begins, one when it ends."""
+    """Of one server, as seen by all that use it here. One log line when it begins, one when it ends."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
@@ -26,19 +26,19 @@ class Outage:
 
     async def survive(self, operation: Callable[[], Awaitable[T]]) -> T:
         """The operation's value, however long the server is gone: only cancellation ends the attempts."""
-        async for attempt in retrying(RECONNECT_POLICY, on=(UnavailableError,), on_retry=self._down):
+        async for attempt in retrying(RECONNECT_POLICY, on=(UnavailableError,), on_retry=self.down):
             with attempt:
                 value = await operation()
-                self._up()
+                self.up()
                 return value
         raise AssertionError("a retry loop ends by returning or raising")
 
-    def _down(self, error: BaseException, retries: int, delay: float) -> None:
+    def down(self, error: BaseException, retries: int = 0, delay: float = 0.0) -> None:
         if self._since is None:
             self._since = self._clock()
             logger.warning("%s is gone, trying again until it is back: %s", self._name, error)
 
-    def _up(self) -> None:
+    def up(self) -> None:
         if self._since is not None:
             seconds, self._since = self._clock() - self._since, None
             logger.warning("%s is back after %.1f s", self._name, seconds)
