@@ -332,8 +332,8 @@ _newest: list[TaskQueue] = []
 def current_queue() -> TaskQueue:
     """The queue of the task that is running, else the newest one."""
     run = current_run.get()
-    if run is not None and run.task.name not in _shared:
-        return run.task.app
+    if run is not None:
+        return run.app
     if not _newest:
         raise ConfigError("There is no TaskQueue yet: create one before using a shared task.")
     return _newest[0]

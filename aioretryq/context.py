@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aioretryq.app import TaskQueue
     from aioretryq.message import TaskMessage
     from aioretryq.task import Task
 
@@ -64,6 +65,7 @@ class Request:
 class Run:
     task: Task[Any, Any]
     request: Request
+    app: TaskQueue
 
 
 current_run: ContextVar[Run | None] = ContextVar("aioretryq_run", default=None)

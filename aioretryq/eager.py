@@ -40,7 +40,7 @@ async def apply(
     request = _request(task, list(args), dict(kwargs), options)
     while True:
         request.args, request.kwargs = loads(dumps([request.args, request.kwargs]))
-        with running(task, request):
+        with running(task, request, task.app):
             outcome = _serialised(await run_body(task, request))
             await run_hooks(task, request, outcome)
         if not isinstance(outcome, RetryAsked):

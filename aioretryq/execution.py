@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from aioretryq.app import TaskQueue
     from aioretryq.task import Task
 
 logger = logging.getLogger("aioretryq.task")
@@ -45,9 +46,9 @@ class ExceptionInfo:
 
 
 @contextmanager
-def running(task: Task[Any, Any], request: Request) -> Iterator[None]:
-    """Inside, `current_task()` and `task.request` speak of this run."""
-    token = current_run.set(Run(task, request))
+def running(task: Task[Any, Any], request: Request, app: TaskQueue) -> Iterator[None]:
+    """Inside, `current_task()` and `task.request` speak of this run, and shared tasks belong to `app`."""
+    token = current_run.set(Run(task, request, app))
     try:
         yield
     finally:

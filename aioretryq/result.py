@@ -81,8 +81,11 @@ class AsyncResult(Generic[R]):
     async def updates(self) -> AsyncIterator[Update]:
         """The task's states as they come (STARTED, PROGRESS, RETRY, ...), the final one last.
 
-        States that follow each other quickly may be skipped; the final one never is.
+        States that follow each other quickly may be skipped; the final one never is. Nothing comes of a task
+        whose result is ignored.
         """
+        if self.ignored:
+            return
         if (known := self.app.results.cached(self.id)) is not None:
             yield Update(known.status, value_of(known))
             return

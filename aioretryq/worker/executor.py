@@ -109,6 +109,7 @@ class Executor:
                 "priority": message.priority,
                 "redelivered": job.delivery.redelivered,
             },
+            ignore_result=task.ignore_result if message.ignore_result is None else message.ignore_result,
         )
         conf = self._queue.conf
         attempted = Attempted(
@@ -118,7 +119,7 @@ class Executor:
             worker=self._name,
             acked=not task.acks_late,
             extended=conf.result_extended,
-            ignore_result=task.ignore_result if message.ignore_result is None else message.ignore_result,
+            ignore_result=request.ignore_result,
             store_errors=task.store_errors_even_if_ignored,
         )
         before = time.perf_counter()
@@ -158,7 +159,7 @@ class Executor:
             record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
             await self._settler.submit(Completion(Settlement(Ignored(), record), None))
         settlement: Settlement | None = None
-        with job.cancellable(), running(task, attempted.request):
+        with job.cancellable(), running(task, attempted.request, self._queue):
             if job.cancelled_as is None:
                 started = functools.partial(self._note_start, job, attempted.message)
                 outcome = await run_body(

@@ -222,6 +222,8 @@ async def test_ignored_results_are_not_waited_for():
         assert await soon((await silent.delay()).get()) is None
         assert await soon((await loud.apply_async(ignore_result=True)).get()) is None
         assert await soon((await silent.apply_async(ignore_result=False)).get()) == 1
+        async with asyncio.timeout(5):
+            assert [update async for update in (await silent.delay()).updates()] == []
 
 
 async def test_a_disabled_backend_says_what_to_set():

@@ -17,6 +17,7 @@ from aioretryq import (
     TaskRevokedError,
     TimeLimitExceeded,
     Worker,
+    shared_task,
 )
 from aioretryq.protocol.deadletter import decode_dead_letter
 from queues import soon, until
@@ -419,3 +420,40 @@ async def test_accounting_of_many(queue):
     statuses = [await result.status() for result in results]
     assert [statuses.count(name) for name in ("SUCCESS", "FAILURE", "PENDING")] == [20, 80, 20]
     assert len(await queue.broker.dead()) == 20
+
+
+async def test_shared_tasks_belong_to_the_queue_whose_worker_runs_them(queue, worker, url):
+    @shared_task(name="library.child")
+    async def child():
+        return "child"
+
+    @shared_task(name="library.parent", bind=True)
+    async def parent(self):
+        await self.update_state(state="PROGRESS")
+        return (await child.delay()).id, self.app is queue
+
+    TaskQueue(url)  # the newest one, which nobody opens
+    result = await queue.send_task("library.parent")
+    child_id, right = await soon(result.get())
+    assert right
+    assert await soon(queue.AsyncResult(child_id).get()) == "child"
+
+
+async def test_the_request_of_a_run(queue, worker):
+    seen = []
+
+    @queue.task(bind=True, ignore_result=True, time_limit=60)
+    async def work(self, x, y):
+        seen.append(self.request)
+
+    result = await work.apply_async((1,), {"y": 2}, headers={"tenant": "a"}, priority=3, time_limit=30)
+    await until(lambda: seen)
+    (request,) = seen
+    assert (request.id, request.task, request.args, request.kwargs) == (result.id, work.name, [1], {"y": 2})
+    assert (request.root_id, request.parent_id, request.retries) == (result.id, None, 0)
+    assert (request.headers, request.hostname, request.time_limit) == ({"tenant": "a"}, worker.name, 30)
+    assert (request.ignore_result, request.is_eager, request.called_directly) == (True, False, False)
+    assert request.delivery_info == {
+        "exchange": "", "routing_key": "celery", "priority": 3, "redelivered": False,
+    }  # fmt: skip
+    assert request.correlation_id == result.id
