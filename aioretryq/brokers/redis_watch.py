@@ -64,9 +64,11 @@ class ListWatch:
 
     async def close(self) -> None:
         self.ring()
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        # Cancelled while it is connecting, a read may swallow that and block: cancel until it is over.
+        while pending := [task for task in self._tasks.values() if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.1)
         await close(self._client)
 
     async def _watch(self, key: str) -> BrokerUnavailable | BrokerError | None:

@@ -63,6 +63,12 @@ class Fetcher:
             if len(claim.deliveries) < room:  # there was no more: another claim would come back empty
                 await self._outage.survive(lambda: self._broker.wait(list(self._queues), timeout=LOOK_AGAIN))
 
+    async def run_revocations(self) -> None:
+        """Only hear which tasks are to be cancelled; until cancelled. For a worker that is stopping."""
+        while True:
+            self._note_revocations(await self._outage.survive(lambda: self._claim(0)))
+            await anyio.sleep(LOOK_AGAIN)
+
     async def _claim(self, room: int) -> Claim:
         # Shielded: a reply that nobody reads is a message that comes back only when its lease ends.
         with anyio.CancelScope(shield=True):

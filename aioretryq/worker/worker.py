@@ -9,11 +9,12 @@ import signal
 import socket
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from aioretryq.backends.disabled import DisabledBackend
+from aioretryq.config import check
 from aioretryq.errors import UnavailableError
 from aioretryq.outage import Outage
 from aioretryq.outcome import Interrupted
@@ -54,9 +55,9 @@ class Worker:
     ) -> None:
         self.queue = queue
         self.queues = list(queues or [queue.conf.task_default_queue])
-        self.concurrency = concurrency or queue.conf.worker_concurrency
-        self.threads = threads or queue.conf.worker_threads
-        self.grace = queue.conf.worker_grace if grace is None else grace
+        self.concurrency = _setting(queue, "worker_concurrency", concurrency)
+        self.threads = _setting(queue, "worker_threads", threads)
+        self.grace = _setting(queue, "worker_grace", grace)
         self.name = node_name(name)
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -91,17 +92,18 @@ class Worker:
                         jobs.accepting = False
                         intake.cancel_scope.cancel()
                     await self._hand_back([job for job in jobs.all() if not job.started], jobs)
-                    await self._drain(jobs)
+                    await self._drain(jobs, fetcher)
                     await self._hand_back(jobs.all(), jobs)
                 services.cancel_scope.cancel()
 
-    async def _drain(self, jobs: Jobs) -> None:
+    async def _drain(self, jobs: Jobs, fetcher: Fetcher) -> None:
         if not len(jobs):
             return
         logger.info("Stopping: %d tasks have %.0f s to finish", len(jobs), self.grace)
         with anyio.move_on_after(self.grace):
             async with anyio.create_task_group() as group:
                 group.start_soon(self._cut_short, group.cancel_scope)
+                group.start_soon(fetcher.run_revocations)
                 await jobs.wait_idle()
                 group.cancel_scope.cancel()
 
@@ -194,6 +196,11 @@ class Worker:
         if queue.broker_url.startswith("memory:"):
             found.append("memory:// reaches only this process")
         return found
+
+
+def _setting(queue: TaskQueue, name: str, given: Any) -> Any:
+    """What was given, checked as the setting would be; or the setting."""
+    return getattr(queue.conf, name) if given is None else check(name, given)
 
 
 def node_name(name: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -231,3 +232,15 @@ def test_the_baseline_of_the_failure_guide_loads():
     queue.conf.result_backend_base_sleep_between_retries_ms = 50
     queue.conf.result_backend_max_sleep_between_retries_ms = 5000
     assert queue.conf.as_dict()["result_backend_max_retries"] == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lease", 0), ("worker_concurrency", 0), ("worker_grace", -1), ("max_payload_bytes", 0)]
+)
+def test_numbers_out_of_range_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"{name}.*at least"):
+        setattr(Settings(), name, value)
+
+
+def test_durations_may_be_timedeltas():
+    assert Settings(result_expires=timedelta(minutes=5)).result_expires == 300
