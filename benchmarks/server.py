@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from redis import Redis
+from redis.exceptions import RedisError
 
 from tests.redis_server import NoRedisServer, RedisServer
 
@@ -26,8 +27,14 @@ class Database:
         return f"Redis {self._redis.info('server')['redis_version']}"
 
     def check_empty(self) -> None:
-        if held := self._redis.dbsize():
-            raise click.ClickException(f"{self.url} holds {held} keys. Give an empty database: it is emptied often.")
+        try:
+            held = self._redis.dbsize()
+        except RedisError as error:
+            raise click.ClickException(f"Cannot use {self.url.rpartition('@')[2]}: {error}") from error
+        if held:
+            raise click.ClickException(
+                f"The database holds {held} keys. Give an empty database: it is emptied often."
+            )
 
     def empty(self) -> None:
         self._redis.flushdb()
