@@ -197,6 +197,7 @@ class TaskQueue:
         await self._publish(message, call)
         result: AsyncResult[Any] = AsyncResult(message.id, self)
         result.ignored = bool(message.ignore_result)
+        result.just_sent = True
         if caller is not None and run is not None and run.task.trail:
             caller.children.append(result.as_tuple())
         return result
@@ -265,11 +266,11 @@ class TaskQueue:
         return self.connections.results
 
     @contextmanager
-    def watch(self, task_id: str) -> Iterator[Watch]:
+    def watch(self, task_id: str, *, just_sent: bool = False) -> Iterator[Watch]:
         """See the documents of a task's result as they come."""
         if isinstance(self.results.backend, DisabledBackend):
             self.results.backend.listen()  # raises, and says what to set
-        with self.connections.consumer.watch(task_id) as watch:
+        with self.connections.consumer.watch(task_id, just_sent=just_sent) as watch:
             yield watch
 
     # -- opening and closing

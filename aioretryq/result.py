@@ -36,6 +36,7 @@ class AsyncResult(Generic[R]):
         self.app = app
         self.parent = parent
         self.ignored = False
+        self.just_sent = False  # until somebody waits
 
     def __repr__(self) -> str:
         return f"<AsyncResult {self.id}>"
@@ -99,7 +100,8 @@ class AsyncResult(Generic[R]):
     async def _final(self) -> ResultDocument:
         if (known := self.app.results.cached(self.id)) is not None:
             return known
-        with self.app.watch(self.id) as watch:
+        just_sent, self.just_sent = self.just_sent, False
+        with self.app.watch(self.id, just_sent=just_sent) as watch:
             while True:
                 document = self.app.results.read(self.id, await watch.next())
                 if document.status in states.FINAL:

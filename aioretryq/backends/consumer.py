@@ -1,6 +1,6 @@
 """Waiting for results: one listener for a whole process, however many wait.
 
-Nobody waits: nothing is subscribed. Somebody waits: fetch and subscribe, and fetch again once the subscription
+Nobody waits: nothing is subscribed. Somebody waits: fetch, subscribe, and fetch again once the subscription
 is confirmed, so that a result stored in between is not missed. The connection was lost: everything awaited is
 subscribed and fetched again. And because announcements can be lost without a trace, everything awaited is
 also fetched every `poll_interval` seconds.
@@ -75,18 +75,21 @@ class ResultConsumer:
         self._watches: dict[str, set[Watch]] = {}
         self._subscribed: set[str] = set()
         self._work = asyncio.Event()  # watches and subscriptions differ
-        self._new: set[str] = set()  # not fetched yet since their first watch
+        self._new: dict[str, bool] = {}  # not fetched yet since their first watch; whether they were just sent
         self._closed = False
 
     @contextmanager
-    def watch(self, task_id: str) -> Iterator[Watch]:
-        """Leaving the block, in whatever way, ends the watch; the last one of an id ends its subscription."""
+    def watch(self, task_id: str, *, just_sent: bool = False) -> Iterator[Watch]:
+        """Leaving the block, in whatever way, ends the watch; the last one of an id ends its subscription.
+
+        `just_sent` is a hint that there cannot be a result yet.
+        """
         watch = Watch()
         if self._closed:
             watch.fail(NotOpenError(CLOSED))
         watches = self._watches.setdefault(task_id, set())
         watches.add(watch)
-        self._new.add(task_id)
+        self._new[task_id] = just_sent
         self._work.set()
         try:
             yield watch
@@ -94,7 +97,7 @@ class ResultConsumer:
             watches.discard(watch)
             if not watches:
                 del self._watches[task_id]
-                self._new.discard(task_id)
+                self._new.pop(task_id, None)
                 self._work.set()
 
     @property
@@ -138,7 +141,7 @@ class ResultConsumer:
                     await self._serve(listener)
 
     async def _serve(self, listener: ResultListener) -> None:
-        self._new.update(self._watches)
+        self._new.update(dict.fromkeys(self._watches, False))
         self._work.set()
         try:
             async with anyio.create_task_group() as group:
@@ -163,12 +166,12 @@ class ResultConsumer:
         while True:
             await self._work.wait()
             self._work.clear()
-            unknown, self._new = list(self._new), set()
-            # The first look and the subscription go out together: a result that is there is seen at once, and
-            # one that is on its way (the usual case) does not wait for the look to come back empty.
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._fetch, unknown)
-                group.start_soon(self._subscribe, listener, unknown)
+            new, self._new = self._new, {}
+            # A result that is there already needs no subscription. One of a task that was sent from here a moment
+            # ago is hardly there: looking first would only delay the subscription.
+            await self._fetch([task_id for task_id, just_sent in new.items() if not just_sent])
+            unknown = [task_id for task_id in new if self._is_open(task_id)]
+            await self._subscribe(listener, unknown)
             await self._fetch([task_id for task_id in unknown if self._is_open(task_id)])
             await self._unsubscribe(listener)
 

@@ -181,7 +181,7 @@ class Executor:
 
     def _settle(self, outcome: Outcome, attempted: Attempted) -> Settlement:
         record = self._queue.results.record
-        return settle(outcome, attempted, now=self._clock(), tag=str(uuid4()), record=record)
+        return settle(outcome, attempted, now=self._clock(), tag=_new_tag, record=record)
 
     async def _park(self, job: Job, due: float) -> None:
         """Leave the message with the broker until it is due: no slot, no memory and no lease is held for it."""
@@ -194,3 +194,7 @@ class Executor:
     async def _bury(self, job: Job, reason: str, error: BaseException) -> None:
         entry = dead_letter(reason, job.delivery, self._name, self._clock(), error)
         await self._settler.submit(Completion(Settlement(Ignored(), dead=entry), job.delivery))
+
+
+def _new_tag() -> str:
+    return str(uuid4())

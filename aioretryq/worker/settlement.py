@@ -36,6 +36,7 @@ REJECT_DELAY = 1.0
 not spin."""
 
 Record = Callable[[ResultDocument], StoredResult]
+NewTag = Callable[[], str]  # called only where there is a follow-up: making one costs microseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,8 @@ class Settlement:
     requeue: bool = False
 
 
-def settle(outcome: Outcome, attempted: Attempted, *, now: float, tag: str, record: Record) -> Settlement:
-    """`tag` names the follow-up message; `record` encodes a document for the backend."""
+def settle(outcome: Outcome, attempted: Attempted, *, now: float, tag: NewTag, record: Record) -> Settlement:
+    """`tag` makes the name of a follow-up message; `record` encodes a document for the backend."""
     try:
         return _settle(outcome, attempted, now, tag, record)
     except (EncodeError, TypeError, ValueError, AttributeError) as error:
@@ -72,7 +73,7 @@ def settle(outcome: Outcome, attempted: Attempted, *, now: float, tag: str, reco
         return _settle(Failed(error), attempted, now, tag, record)
 
 
-def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: str, record: Record) -> Settlement:
+def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: NewTag, record: Record) -> Settlement:
     def stored(state: str, result: Any, traceback: str | None = None) -> StoredResult | None:
         wanted = not attempted.ignore_result or (state == states.FAILURE and attempted.store_errors)
         return record(document(attempted, state, result, traceback, now)) if wanted else None
@@ -103,10 +104,12 @@ def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: str, record
             assert_never(outcome)
 
 
-def _reject(outcome: Rejected, attempted: Attempted, now: float, tag: str, stored: StoredResult | None) -> Settlement:
+def _reject(
+    outcome: Rejected, attempted: Attempted, now: float, tag: NewTag, stored: StoredResult | None
+) -> Settlement:
     delivery = attempted.delivery
     if outcome.requeue:
-        again = Outgoing(delivery.queue, delivery.body, tag, delivery.priority, now + REJECT_DELAY)
+        again = Outgoing(delivery.queue, delivery.body, tag(), delivery.priority, now + REJECT_DELAY)
         return Settlement(outcome, None, (again,))
     return Settlement(
         outcome, stored, dead=dead_letter("rejected", delivery, attempted.worker, now, outcome.exc, attempted.message)
@@ -139,7 +142,7 @@ def document(attempted: Attempted, state: str, result: Any, traceback: str | Non
     )
 
 
-def retry_message(retry: RetryAsked, attempted: Attempted, now: float, tag: str) -> Outgoing:
+def retry_message(retry: RetryAsked, attempted: Attempted, now: float, tag: NewTag) -> Outgoing:
     """The same call once more: same id and root, one retry further, everything unknown kept."""
     message, delivery, options = attempted.message, attempted.delivery, retry.options
     args = message.args if retry.args is None else list(retry.args)
@@ -163,7 +166,8 @@ def retry_message(retry: RetryAsked, attempted: Attempted, now: float, tag: str)
         routing_key=queue,
         priority=priority,
     )
-    return Outgoing(queue, encode_task(again, tag=tag), tag, priority, retry.due)
+    name = tag()
+    return Outgoing(queue, encode_task(again, tag=name), name, priority, retry.due)
 
 
 def _expires(given: Any, before: str | None, now: float) -> str | None:
