@@ -82,7 +82,7 @@ class Settings:
 
     # -- messages
     accept_content: tuple[str, ...] = setting(
-        ("json",), "Serializers accepted in messages and results: json, pickle. Pickle can run any code."
+        ("json",), "Serializers accepted in messages: json, pickle. Pickle can run any code."
     )
     task_serializer: str = setting("json", "Serializer of messages: json or pickle.")
     max_payload_bytes: int = setting(
@@ -187,7 +187,7 @@ def check(name: str, value: Any) -> Any:
         wanted = str(field.type)
         raise ConfigError(f"Setting {name!r} must be {wanted}, not {value!r} ({type(value).__name__}).") from None
     least = field.metadata["at_least"]
-    if least is not None and fitted is not None and fitted < least:
+    if least is not None and fitted is not None and not fitted >= least:  # nan, too
         raise ConfigError(f"Setting {name!r} must be at least {least}, not {value!r}.")
     return fitted
 
@@ -248,7 +248,8 @@ def parse(name: str, text: str) -> Any:
     try:
         return float(text) if hint is float and text == "inf" else json.loads(text)
     except ValueError:
-        raise ConfigError(f"Setting {name!r} must be {hint}, which {text!r} is not.") from None
+        wanted = Settings.__dataclass_fields__[name].type
+        raise ConfigError(f"Setting {name!r} must be {wanted} (null for None), which {text!r} is not.") from None
 
 
 def read_object(source: object) -> dict[str, Any]:

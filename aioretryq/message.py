@@ -62,7 +62,9 @@ class Outgoing:
 
     `tag` is unique to this publish: a broker that sees it twice within a minute (a reply was lost and the
     sender tried again) delivers it once. With `due` (unix seconds) the message is parked in the broker until
-    then. `priority` is 0..9; 0 is served first, as on Celery's Redis transport.
+    then. `priority` is 0..9; 0 is served first, as on Celery's Redis transport. `offered`, with `due`: others
+    get the first chance; where workers of another kind share the queue, the claim that finds the message due
+    puts it there without taking it.
     """
 
     queue: str
@@ -70,6 +72,7 @@ class Outgoing:
     tag: str
     priority: int = 0
     due: float | None = None
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,7 @@ class RedisListener:
             return
         self._wanted.update(wanted)
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        confirmed.add_done_callback(_seen)
         async with self._sending:
             self._unconfirmed.append(([len(wanted)], confirmed))
             await self._send("SUBSCRIBE", wanted)
@@ -230,3 +231,9 @@ def key_prefix(prefix: str) -> str:
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def _seen(confirmed: asyncio.Future[None]) -> None:
+    """When sending fails nobody is left to wait for the confirmation; its error is the same and needs no notice."""
+    if not confirmed.cancelled():
+        confirmed.exception()

@@ -95,7 +95,7 @@ class _Targets:
             return self.number(self.keys.bucket(message.queue, bucket), "l"), "", message.body
         tag = message.tag.encode()
         # The tag keeps equal bodies apart, and its length tells where the body begins.
-        member = b"%d:%d:%s%s" % (bucket, len(tag), tag, message.body)
+        member = b"%s%d:%d:%s%s" % (b"+" if message.offered else b"", bucket, len(tag), tag, message.body)
         return self.number(self.keys.schedule(message.queue), "z"), message.due, member
 
     def number(self, key: str, kind: str) -> int:

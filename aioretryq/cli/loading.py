@@ -17,6 +17,9 @@ def load_queue(path: str) -> TaskQueue:
     """The TaskQueue at `module:attribute` (attribute `queue` if left out), or a usage error that says why not."""
     module_name, _, attribute = path.partition(":")
     attribute = attribute or "queue"
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise click.UsageError(f"{module_name!r} is not the name of a module. Did you mean {dotted}:{attribute}?")
     # A program started from its project's folder expects to import what lies there, as `python -m` does.
     here = str(Path.cwd())
     if here not in sys.path:

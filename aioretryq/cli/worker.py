@@ -6,7 +6,9 @@ import asyncio
 import importlib
 import importlib.util
 import logging
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 # Not on Windows or PyPy; asyncio's own loop does there.
 uvloop: Any = importlib.import_module("uvloop") if importlib.util.find_spec("uvloop") else None
+
+THREADS_END = 0.5
+"""Seconds idle threads get to end."""
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -44,13 +49,43 @@ def worker(app: str, *, queues: str | None, loglevel: str, purge: bool, url: str
     try:
         if url is not None:
             queue.conf.broker_url = url
-        names = [name.strip() for name in queues.split(",") if name.strip()] if queues else None
+        names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
+        if names == []:
+            raise click.UsageError(f"-Q {queues!r} names no queue.")
         set_up_logging(loglevel)
         made = Worker(queue, queues=names, **options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
             runner.run(serve(made, purge=purge))
     except AioretryqError as error:
         raise click.ClickException(str(error)) from error
+    except BaseExceptionGroup as group:
+        raise click.ClickException(str(only_error(group))) from group
+    leave_threads_behind()
+
+
+def only_error(group: BaseExceptionGroup[BaseException]) -> AioretryqError:
+    """The error of ours that ended the worker; a group of anything else is a bug, and is raised as it is."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if not isinstance(error, AioretryqError):
+        raise group
+    return error
+
+
+def leave_threads_behind() -> None:
+    """End the process although plain functions still run in threads: they cannot be stopped, their messages have
+    been handed back, and whoever stops this process does not wait for them."""
+    threads = [
+        thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
+    ]
+    for thread in threads:
+        thread.join(THREADS_END)
+    if any(thread.is_alive() for thread in threads):
+        logging.getLogger("aioretryq.worker").warning("Leaving, although plain functions still run in threads")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 async def serve(worker: Worker, *, purge: bool) -> None:

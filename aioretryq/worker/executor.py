@@ -71,7 +71,10 @@ class Executor:
 
     async def _process(self, job: Job) -> None:
         try:
-            message = decode_task(job.delivery.body, accept_content=self._queue.conf.accept_content)
+            conf = self._queue.conf
+            message = decode_task(
+                job.delivery.body, accept_content=conf.accept_content, max_size=conf.max_payload_bytes
+            )
         except ProtocolError as error:
             logger.error("Undecodable message in queue %s goes to the dead letters: %s", job.delivery.queue, error)
             await self._bury(job, "undecodable", error)
@@ -86,7 +89,7 @@ class Executor:
         except NotRegistered as error:
             delay = self._queue.conf.unknown_task_delay
             logger.warning("%s %s[%s] is offered again in %.1f s", error, message.task, message.id, delay)
-            await self._park(job, self._clock() + delay)
+            await self._park(job, self._clock() + delay, offered=True)
             return
         if message.callbacks or message.errbacks or message.chain or message.chord:
             logger.warning("Task %s[%s]: its links, chain or chord are not followed yet", message.task, message.id)
@@ -183,13 +186,13 @@ class Executor:
         record = self._queue.results.record
         return settle(outcome, attempted, now=self._clock(), tag=_new_tag, record=record)
 
-    async def _park(self, job: Job, due: float) -> None:
+    async def _park(self, job: Job, due: float, *, offered: bool = False) -> None:
         """Leave the message with the broker until it is due: no slot, no memory and no lease is held for it."""
-        again = self._again(job.delivery, due)
+        again = self._again(job.delivery, due, offered=offered)
         await self._settler.submit(Completion(Settlement(Ignored(), None, (again,)), job.delivery))
 
-    def _again(self, delivery: Delivery, due: float | None = None) -> Outgoing:
-        return Outgoing(delivery.queue, delivery.body, str(uuid4()), delivery.priority, due)
+    def _again(self, delivery: Delivery, due: float | None = None, *, offered: bool = False) -> Outgoing:
+        return Outgoing(delivery.queue, delivery.body, _new_tag(), delivery.priority, due, offered)
 
     async def _bury(self, job: Job, reason: str, error: BaseException) -> None:
         entry = dead_letter(reason, job.delivery, self._name, self._clock(), error)

@@ -193,6 +193,10 @@ class Worker:
             found.append("no result backend: results are dropped, get() raises")
         if early := sorted(name for name, task in queue.tasks.items() if not task.acks_late):
             found.append(f"early acknowledgement (lost if this worker dies): {', '.join(early)}")
+        if limited := sorted(n for n, task in queue.tasks.items() if task.time_limit and not task.is_coroutine):
+            found.append(
+                f"time_limit has no effect on plain functions, threads cannot be stopped: {', '.join(limited)}"
+            )
         if queue.broker_url.startswith("memory:"):
             found.append("memory:// reaches only this process")
         return found

@@ -34,6 +34,11 @@ def flaky(self, failures: int) -> int:
     return self.request.retries
 
 
+@app.task(name="interop.celery_only")
+def celery_only(number: int) -> int:
+    return number
+
+
 @app.task(name="interop.echo")
 def echo(value):
     return value

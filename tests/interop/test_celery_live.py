@@ -112,6 +112,15 @@ class TestOurClientCeleryWorker:
         assert await asyncio.gather(*[r.get(timeout=30) for r in results]) == list(range(1, 101))
 
 
+async def test_tasks_only_celery_knows_get_to_it_through_a_shared_queue(
+    celery_worker: Program, queue: TaskQueue, redis_url: str
+) -> None:
+    env = {"INTEROP_REDIS": redis_url, "AIORETRYQ_UNKNOWN_TASK_DELAY": "0.2"}
+    with aioretryq_worker("our_side:queue", env=env, cwd=HERE):
+        results = [await queue.send_task("interop.celery_only", [number]) for number in range(20)]
+        assert await asyncio.gather(*[r.get(timeout=30) for r in results]) == list(range(20))
+
+
 async def test_the_message_in_the_list_is_celerys(queue: TaskQueue, redis_url: str) -> None:
     """What `redis-cli lrange celery 0 0` shows: all the keys a Celery client writes, and none it does not."""
     result = await queue.send_task("interop.add", [2, 3])

@@ -13,7 +13,7 @@ local limit = tonumber(ARGV[1])
 local ends, score = string.format('%.6f', now + ARGV[2]), string.format('%.6f', now + ARGV[3])
 local queues = #ARGV - 6
 local lists = 5 + queues
-local due, revoked, runs, taken = {}, {}, {}, {}
+local due, revoked, runs, taken, offers = {}, {}, {}, {}, {}
 
 -- A key of the wrong type must fail here, before anything was popped.
 redis.call('HLEN', unacked)
@@ -33,10 +33,15 @@ end
 for q = 1, queues do
   local schedule = KEYS[5 + q]
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, 100)) do
-    local bucket, length, start = string.match(member, '^(%d):(%d+):()')
+    local offered, bucket, length, start = string.match(member, '^(%+?)(%d):(%d+):()')
+    local list, body = KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length)
     -- In this order, for a server out of memory lets a script go on that began by removing.
     redis.call('ZREM', schedule, member)
-    redis.call('LPUSH', KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length))
+    if offered == '' then
+      redis.call('LPUSH', list, body)
+    else
+      offers[#offers + 1] = {list, body}
+    end
   end
   local first = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')
   due[q] = first[2] and string.format('%.6f', first[2] - now) or ''
@@ -59,4 +64,6 @@ for step = 0, 3 do
     end
   end
 end
+-- Only now: others that wait for these lists, Celery workers perhaps, get them before our next claim.
+for _, offer in ipairs(offers) do redis.call('LPUSH', offer[1], offer[2]) end
 return {due, revoked, runs, taken}

@@ -27,4 +27,5 @@ for i = 2, #ARGV, 4 do
 end
 -- Last, not first: a server out of memory refuses to add, but not in a script that began by removing.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 60)
+redis.call('PEXPIRE', KEYS[1], 120000)
 return added
