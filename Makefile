@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 help:
 	@echo "make demo    run the main job on an SQLite file: no server needed"
 	@echo "make test    install what the tests need, a Redis server included, and run them"
-	@echo "make check   ruff, mypy --strict, layers test, generated docs up to date"
+	@echo "make check   ruff, mypy --strict, layers test"
 	@echo "make bench   benchmarks against other task queues, as ratios"
 	@echo "make soak    the long runs that 'make test' leaves out"
 	@echo "make format  let ruff format the code"

@@ -96,3 +96,16 @@ async def test_second_signal_ends_the_grace(url: str, tmp_path: Path) -> None:
         worker.signal(signal.SIGINT)
         assert worker.wait(10) == 0, worker.output
     assert await queued(url) == 1
+
+
+async def test_a_thread_that_outlasts_the_grace_does_not_hold_the_exit(url: str, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    async with TaskQueue(url) as queue:
+        await queue.send_task("counting.work_in_thread", [1, 600])
+    arguments = ["counting:queue", "-l", "debug", "--grace", "0.2"]
+    with aioretryq_worker(*arguments, env=environment(url, trace), cwd=HERE) as worker:
+        worker.wait_for("] started")
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(10) == 0, worker.output
+        assert "plain functions still run" in worker.output
+    assert await queued(url) == 1
