@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -78,6 +79,7 @@ class TaskQueue:
         self._lifespans: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self._open: Connections | None = None
         self._entered = 0
+        self._opening = asyncio.Lock()
         _newest[:] = [self]
 
     def __repr__(self) -> str:
@@ -289,10 +291,11 @@ class TaskQueue:
         return self._open
 
     async def __aenter__(self) -> Self:
-        """Connect. May be nested; the outermost exit closes."""
-        if self._entered == 0:
-            self._open = await Connections.open(self.broker_url, self.backend_url, self.conf)
-        self._entered += 1
+        """Connect. May be nested, and entered by several tasks; the last exit closes."""
+        async with self._opening:
+            if self._entered == 0:
+                self._open = await Connections.open(self.broker_url, self.backend_url, self.conf)
+            self._entered += 1
         return self
 
     async def __aexit__(
@@ -301,6 +304,7 @@ class TaskQueue:
         self._entered -= 1
         if self._entered == 0 and self._open is not None:
             connections, self._open = self._open, None
+            self._opening = asyncio.Lock()  # the next opening may be on another event loop
             await connections.close()
 
 

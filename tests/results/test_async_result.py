@@ -274,3 +274,19 @@ async def test_extended_results():
         assert (await result.worker()).startswith("w1@")
         assert await result.retries() == 0
         assert await result.queue() == "celery"
+
+
+async def test_a_queue_that_several_tasks_open_at_once_is_opened_once(redis_url):
+    queue = TaskQueue(redis_url)
+    async with queue:
+        pass  # opened and closed before
+    both_in = asyncio.Barrier(5)
+
+    async def enter():
+        async with queue:
+            await both_in.wait()
+            return queue.connections
+
+    assert len({id(found) for found in await soon(asyncio.gather(*[enter() for _ in range(5)]))}) == 1
+    with pytest.raises(NotOpenError):
+        assert queue.connections
