@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ class Fetcher:
         """Claim, start, wait; until cancelled, or until the jobs are no longer accepted."""
         while self._jobs.accepting:
             room = await self._jobs.wait_room(LOOK_AGAIN)
-            claim = await self._outage.survive(lambda room=room: self._claim(room))  # type: ignore[misc]
+            claim = await self._outage.survive(functools.partial(self._claim, room))
             self._note_revocations(claim)
             await self._start(claim, executor, group)
             if len(claim.deliveries) < room:  # there was no more: another claim would come back empty
