@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from aioretryq.errors import AioretryqError, NotOpenError, UnavailableError
+from aioretryq.errors import NotOpenError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -73,7 +73,7 @@ class GroupCommit(Generic[T, R]):
             answers = await self._commit([item for item, _ in batch])
         except UnavailableError as error:
             _fail(batch, error)
-        except AioretryqError as error:
+        except Exception as error:  # whatever it is, it must not end the loop that everybody else depends on
             if len(batch) == 1:
                 _fail(batch, error)
                 return

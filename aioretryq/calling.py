@@ -62,12 +62,25 @@ class CallOptions:
                 raise ConfigError(f"A call of {whose}: {option} is not a time: {value!r}.")
         if made.countdown is not None and made.eta is not None:
             raise ConfigError(f"A call of {whose} takes countdown or eta, not both.")
-        if made.priority is not None and not 0 <= made.priority <= 9:
+        for name in ("task_id", "queue"):
+            value = getattr(made, name)
+            if value is not None and not (isinstance(value, str) and is_text(value)):
+                raise ConfigError(f"A call of {whose}: {name} is a text, not {value!r}.")
+        if made.priority is not None and not (type(made.priority) is int and 0 <= made.priority <= 9):
             raise ConfigError(f"A call of {whose}: priority is 0 (first) to 9, not {made.priority!r}.")
         return made
 
 
 _TIMES: dict[str, Any] = {"countdown": (int, float), "eta": datetime, "expires": (int, float, datetime, timedelta)}
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be a key or an id anywhere: no lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def compose(

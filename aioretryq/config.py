@@ -141,7 +141,7 @@ class Settings:
             name = variable.removeprefix(ENV_PREFIX).lower()
             if variable == f"{ENV_PREFIX}URL":
                 self.broker_url = text or None
-            elif variable.startswith(ENV_PREFIX):
+            elif variable.startswith(ENV_PREFIX) and (name in HINTS or did_you_mean(name, HINTS)):
                 self.update({name: parse(name, text)})
         return self
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import anyio.lowlevel
+
 from aioretryq import states
 from aioretryq.context import Request, current_run
 from aioretryq.errors import EncodeError, UnknownSettingError
@@ -22,7 +24,8 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 async def no_sleep(delay: float) -> None:
-    """Waits of an eager run are skipped."""
+    """Waits of an eager run are skipped, but others get their turn."""
+    await anyio.lowlevel.checkpoint()
 
 
 async def apply(

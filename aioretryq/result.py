@@ -32,6 +32,8 @@ class AsyncResult(Generic[R]):
     """The result of a task that was sent. Costs nothing until it is asked for something."""
 
     def __init__(self, task_id: str, app: TaskQueue, *, parent: AsyncResult[Any] | None = None) -> None:
+        if not isinstance(task_id, str):
+            raise TypeError(f"The id of a task is a text, not {task_id!r}; use str(...).")
         self.id = task_id
         self.app = app
         self.parent = parent

@@ -236,7 +236,7 @@ class Task(Generic[P, R]):
             args=None if args is None else tuple(args),
             kwargs=None if kwargs is None else dict(kwargs),
             max_retries=limit,
-            options=options,
+            options={name: value for name, value in options.items() if value is not None},
         )
         if throw:
             raise retry from exc

@@ -13,10 +13,10 @@ import anyio
 
 from aioretryq import states
 from aioretryq.context import Request
-from aioretryq.errors import AioretryqError, NotOpenError, NotRegistered, ProtocolError
+from aioretryq.errors import NotOpenError, NotRegistered, ProtocolError
 from aioretryq.execution import run_body, run_hooks, running
 from aioretryq.message import Outgoing
-from aioretryq.outcome import Ignored, Interrupted, Outcome, Revoked
+from aioretryq.outcome import Ignored, Interrupted, Outcome, Revoked, Succeeded
 from aioretryq.protocol.task import decode_task, parse_moment
 from aioretryq.worker.log import log_outcome
 from aioretryq.worker.settlement import Attempted, Settlement, dead_letter, document, settle
@@ -62,10 +62,11 @@ class Executor:
             await self._process(job)
         except NotOpenError:
             logger.warning("Task [%s] comes back when its lease ends: this worker is being torn down", job.task_id)
-        except AioretryqError as error:
-            # A server refused the settlement: retrying would not help, and running the task again neither.
+        except Exception as error:
+            # A server refused the settlement, or it could not even be encoded: retrying would not help, and
+            # running the task again neither. One message must never end the worker and all that runs in it.
             logger.exception("Cannot settle a message of queue %s; it goes to the dead letters", job.delivery.queue)
-            await self._bury(job, "settlement refused", error)
+            await self._bury_at_last(job, error)
         finally:
             self._jobs.remove(job)
 
@@ -168,6 +169,9 @@ class Executor:
                 outcome = await run_body(
                     task, attempted.request, threads=self._threads, started=started, clock=self._clock
                 )
+                if job.cancelled_as is not None and not isinstance(outcome, Succeeded):
+                    # What a body raises while it is being cancelled, its clean-up say, is not its failure.
+                    outcome = job.cancelled_as
                 settlement = self._settle(outcome, attempted)
                 await run_hooks(task, attempted.request, settlement.outcome, self._threads)
         if settlement is None:
@@ -193,6 +197,13 @@ class Executor:
 
     def _again(self, delivery: Delivery, due: float | None = None, *, offered: bool = False) -> Outgoing:
         return Outgoing(delivery.queue, delivery.body, _new_tag(), delivery.priority, due, offered)
+
+    async def _bury_at_last(self, job: Job, error: Exception) -> None:
+        try:
+            await self._bury(job, "settlement refused", error)
+        except Exception:
+            job.held = False
+            logger.exception("Cannot bury it either; it comes back when its lease ends")
 
     async def _bury(self, job: Job, reason: str, error: BaseException) -> None:
         entry = dead_letter(reason, job.delivery, self._name, self._clock(), error)

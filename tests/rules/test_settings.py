@@ -123,7 +123,6 @@ def test_environment():
         ("AIORETRYQ_WORKER_CONCURRENCY", "1.5"),
         ("AIORETRYQ_TASK_ACKS_LATE", "perhaps"),
         ("AIORETRYQ_LEASE", ""),
-        ("AIORETRYQ_NO_SUCH_SETTING", "1"),
     ],
 )
 def test_wrong_environment_is_refused(variable, text):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aioretryq import TaskQueue, Worker
+from aioretryq import ConfigError, TaskQueue, Worker
 from aioretryq.message import Outgoing, TaskMessage
 from aioretryq.protocol.deadletter import decode_dead_letter
 from aioretryq.protocol.task import encode_task
@@ -205,3 +205,47 @@ async def test_any_bytes_leave_the_worker_alive(payload):
         async with Worker(queue).running():
             assert await soon((await queue.send_task("alive", priority=9)).get()) == 1
         assert len(await queue.broker.dead()) == 1
+
+
+async def test_an_id_that_no_server_can_store_is_buried_and_its_neighbours_run(url):
+    async with TaskQueue(url) as queue:
+
+        @queue.task
+        async def fine(number):
+            return number
+
+        poison = TaskMessage(id="x\ud800", task=fine.name)
+        body = encode_task(poison, tag="poison")
+        await queue.broker.send([Outgoing("celery", body, "poison")])
+        async with Worker(queue).running():
+            results = [await fine.delay(number) for number in range(5)]
+            assert [await soon(result.get()) for result in results] == list(range(5))
+            assert await soon((await fine.delay(9)).get()) == 9
+
+
+@pytest.mark.parametrize("options", [{"queue": 5}, {"queue": "\ud800"}, {"task_id": uuid.uuid4()}, {"priority": 5.5}])
+async def test_a_bad_option_of_a_call_harms_that_call_only(url, options):
+    async with TaskQueue(url) as queue:
+        with pytest.raises(ConfigError):
+            await queue.send_task("nothing", **options)
+        await queue.send_task("nothing")
+        assert (await queue.broker.depth(["celery"]))["celery"] == 1
+
+
+async def test_what_a_cancelled_body_raises_while_it_cleans_up_is_not_its_failure(url):
+    begun = asyncio.Event()
+    async with TaskQueue(url) as queue:
+
+        @queue.task
+        async def cut_off():
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise ConnectionError("closed under our feet")
+
+        result = await cut_off.delay()
+        async with Worker(queue, grace=0).running():
+            await soon(begun.wait())
+        assert await result.status() == "PENDING"
+        assert (await queue.broker.depth(["celery"]))["celery"] == 1
