@@ -100,7 +100,10 @@ class BackendGetMetaError(BackendError):
 
 
 class PublishError(AioretryqError):
-    """The task was not sent; the broker's error is the `__cause__`."""
+    """The broker has not confirmed the task; its error is the `__cause__`.
+
+    Not sent, unless the server took it and only the reply was lost: retrying may then send it twice.
+    """
 
 
 class ProtocolError(AioretryqError, ValueError):
