@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aioretryq.protocol.deadletter import DeadLetter, decode_dead_letter
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from aioretryq import TaskQueue
 
 BROKERS = ("memory", "sqlite", "redis")
 
@@ -45,3 +49,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+async def dead_letters(queue: TaskQueue, count: int) -> list[DeadLetter]:
+    """Once there are that many: a caller gets its result before the message is buried."""
+    async with asyncio.timeout(PATIENCE):
+        while len(entries := await queue.broker.dead()) < count:
+            await asyncio.sleep(0.001)
+    assert len(entries) == count
+    return [decode_dead_letter(entry) for entry in entries]

@@ -18,8 +18,7 @@ from aioretryq import (
     TimeLimitExceeded,
     Worker,
 )
-from aioretryq.protocol.deadletter import decode_dead_letter
-from queues import soon, until
+from queues import dead_letters, soon, until
 
 
 @pytest.fixture
@@ -66,8 +65,7 @@ async def test_reject_is_a_failure_and_a_dead_letter(queue, worker):
     with pytest.raises(Reject, match="poison"):
         await soon(result.get())
     assert await result.status() == "FAILURE"
-    (entry,) = await queue.broker.dead()
-    letter = decode_dead_letter(entry)
+    (letter,) = await dead_letters(queue, 1)
     assert (letter.reason, letter.queue, letter.task, letter.task_id) == ("rejected", "celery", work.name, result.id)
     assert "poison" in letter.error
     assert letter.worker == worker.name
@@ -262,7 +260,7 @@ async def test_rejects_with_odd_reasons(queue, worker):
     for number in range(len(reasons)):
         result = await work.delay(number)
         assert isinstance(await soon(result.get(propagate=False)), Reject)
-    assert len(await queue.broker.dead()) == len(reasons)
+    await dead_letters(queue, len(reasons))
 
 
 async def test_a_task_that_nobody_knows_runs_when_a_worker_comes_that_does(queue, url):
@@ -326,4 +324,4 @@ async def test_accounting_of_many(queue):
     assert len(finals) == 100
     statuses = [await result.status() for result in results]
     assert [statuses.count(name) for name in ("SUCCESS", "FAILURE", "PENDING")] == [20, 80, 20]
-    assert len(await queue.broker.dead()) == 20
+    await dead_letters(queue, 20)
