@@ -50,8 +50,13 @@ class Settings:
         {}, "Redis: `global_keyprefix`, `visibility_timeout` (for Celery workers on the same queues)."
     )
     result_backend_transport_options: dict[str, Any] = setting({}, "Redis: `global_keyprefix`, `retry_policy`.")
-    redis_socket_timeout: float = setting(
-        10.0, "Seconds until a Redis server that does not answer counts as gone.", at_least=0.01
+    broker_connection_retry_on_startup: bool = setting(
+        True, "A worker waits for a broker that cannot be reached yet; otherwise it ends with exit code 1."
+    )
+    redis_socket_timeout: float | None = setting(
+        None,
+        "Seconds until a Redis server that does not answer counts as gone. Default: a third of `lease`, at most 4.",
+        at_least=0.01,
     )
     redis_max_connections: int = setting(
         2, "Command connections to Redis, for the broker and the backend each.", at_least=1
@@ -99,6 +104,12 @@ class Settings:
     task_publish_timeout: float = setting(
         30.0, "Seconds after which sending a task gives up, retries included.", at_least=0
     )
+    task_publish_wait: float = setting(
+        0.0,
+        "Seconds for which sending a task waits for a broker that is gone, once `task_publish_retry_policy` is used "
+        "up; 0 raises PublishError then.",
+        at_least=0,
+    )
 
     # -- tasks
     task_acks_late: bool = setting(True, "Acknowledge after the task ran (late), not before it starts.")
@@ -107,6 +118,12 @@ class Settings:
     task_store_errors_even_if_ignored: bool = setting(False, "Store failures of tasks that ignore their result.")
     task_time_limit: float | None = setting(
         None, "Seconds after which a coroutine task is cancelled and fails.", at_least=0
+    )
+    task_max_deliveries: int = setting(
+        3, "How often a message is given to a worker that dies with it, before it is dead-lettered.", at_least=1
+    )
+    task_dead_letter: bool | tuple[str, ...] = setting(
+        False, "Keep failed tasks (retries used up) as dead letters: true, or a list of queues."
     )
     task_always_eager: bool = setting(False, "`delay` and `apply_async` run the task in place: for tests.")
     task_eager_propagates: bool = setting(False, "Eager tasks raise their exceptions at once.")
@@ -121,8 +138,19 @@ class Settings:
     )
     lease: float = setting(30.0, "Seconds after which a silent worker's messages go to others.", at_least=0.1)
     unknown_task_delay: float = setting(
-        5.0, "Seconds until a task that is unknown here is offered again.", at_least=0
+        5.0, "Seconds until a task that is unknown here is offered again; doubles up to a minute.", at_least=0
     )
+    unknown_task_timeout: float = setting(
+        3600.0, "Seconds after which a task that no worker knows is dead-lettered.", at_least=0
+    )
+    worker_blocked_limit: float = setting(
+        120.0, "Seconds a task may block the event loop until its worker's leases are left to run out.", at_least=0
+    )
+    worker_deduplicate_successful_tasks: bool = setting(
+        True, "Do not run a redelivered message again whose result is stored already."
+    )
+    dead_letter_max: int = setting(100_000, "Dead letters kept; the oldest go first.", at_least=0)
+    dead_letter_expires: float = setting(90 * 86400.0, "Seconds dead letters are kept.", at_least=0)
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, check(name, value))
@@ -157,6 +185,11 @@ class Settings:
                 f"Celery settings without effect in aioretryq: {', '.join(foreign)}", UserWarning, stacklevel=2
             )
         self.update({name: value for name, value in values.items() if name not in foreign})
+
+    @property
+    def answer_within(self) -> float:
+        """Seconds a server has to answer a command: well below the lease, or its end would come unnoticed."""
+        return min(4.0, self.lease / 3) if self.redis_socket_timeout is None else self.redis_socket_timeout
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in HINTS}
@@ -285,7 +318,7 @@ CELERY_ONLY = frozenset(
     """
     beat_cron_starting_deadline beat_max_loop_interval beat_schedule beat_schedule_filename beat_scheduler
     beat_sync_every broker_channel_error_retry broker_connection_max_retries broker_connection_retry
-    broker_connection_retry_on_startup broker_failover_strategy broker_heartbeat broker_heartbeat_checkrate
+    broker_failover_strategy broker_heartbeat broker_heartbeat_checkrate
     broker_login_method broker_native_delayed_delivery_queue_type broker_pool_limit broker_read_url
     broker_use_ssl broker_write_url control_exchange control_queue_expires control_queue_ttl enable_utc
     event_exchange event_queue_expires event_queue_prefix event_queue_ttl event_serializer imports include
@@ -301,7 +334,7 @@ CELERY_ONLY = frozenset(
     task_protocol task_queue_max_priority task_queues task_reject_on_worker_lost task_remote_tracebacks
     task_repr_maxlevels task_retry_on_worker_lost task_send_sent_event task_soft_time_limit
     task_store_eager_result timezone worker_agent worker_autoscaler
-    worker_cancel_long_running_tasks_on_connection_loss worker_consumer worker_deduplicate_successful_tasks
+    worker_cancel_long_running_tasks_on_connection_loss worker_consumer
     worker_detect_quorum_queues worker_direct worker_disable_prefetch worker_disable_rate_limits
     worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
     worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_format worker_lost_wait

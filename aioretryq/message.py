@@ -79,7 +79,8 @@ class Outgoing:
 class Delivery:
     """A claimed message. `tag` is the receipt: whoever no longer holds it cannot finish the message.
 
-    `redelivered` is true when an earlier holder did not finish it.
+    `redelivered` is true when an earlier holder did not finish it. `deliveries` is how often it was taken, this
+    time included; being handed back (`Broker.requeue`) takes back the delivery and counts as an interruption.
     """
 
     queue: str
@@ -87,6 +88,16 @@ class Delivery:
     tag: str
     priority: int = 0
     redelivered: bool = False
+    deliveries: int = 1
+    interruptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEntry:
+    """An opaque entry of the dead letters. Ids sort by age as texts (`protocol.deadletter.entry_id`)."""
+
+    id: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,7 @@ class Finish:
 
     delivery: Delivery
     send: tuple[Outgoing, ...] = ()
-    dead: bytes | None = None
+    dead: DeadEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)

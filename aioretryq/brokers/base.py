@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from aioretryq.message import Claim, Delivery, Finish, Outgoing
+    from aioretryq.message import Claim, DeadEntry, Delivery, Finish, Outgoing
 
 
 @runtime_checkable
@@ -19,6 +19,10 @@ class Broker(Protocol):
     raises only `BrokerUnavailable` (worth retrying) or `BrokerError`, with the driver's error as
     `__cause__`; opening may also raise `ConfigError`. Adapters never retry by themselves.
 
+    Lost replies: an operation that raised BrokerUnavailable may have been carried out. Calling it again with the
+    same arguments is safe and answers as if it had been carried out once; a `claim` that failed holds nothing
+    back from the next one.
+
     Cancellation: `wait` may be cancelled at any moment. A cancelled `claim` may have claimed messages that
     come back only when their lease ends, so callers shield it; it is short. A cancelled `send` may or may
     not have sent.
@@ -26,6 +30,13 @@ class Broker(Protocol):
 
     display_url: str
     """Where this broker is, without the password."""
+
+    def twin(self) -> Self:
+        """Another broker of the same place, not open yet, for another event loop (in another thread).
+
+        It may extend and recover what this one has claimed: receipts do not depend on who holds them.
+        """
+        ...
 
     async def __aenter__(self) -> Self:
         """Connect, and fail early: a wrong address, password or server version is an error here."""
@@ -68,7 +79,7 @@ class Broker(Protocol):
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         """Hand messages back to the front of their queues, in the order given, marked as redelivered.
 
-        Lost leases are skipped.
+        Takes back their delivery and counts an interruption. Lost leases are skipped.
         """
         ...
 
@@ -79,7 +90,10 @@ class Broker(Protocol):
     async def recover(self, *, limit: int = 1000) -> int:
         """Put messages whose lease has ended back to the front of their queues, marked as redelivered.
 
-        Any worker may call it at any time; returns how many were put back.
+        Any worker may call it at any time, and those of a place should every fifth of a lease; returns how many
+        were put back. When the last sweep, by anyone, is more than half a lease ago (or there was none), then
+        nobody could renew either: the server was gone, the machine slept. Such a late sweep puts nothing back,
+        and for one lease no other does: first those who still live renew theirs.
         """
         ...
 
@@ -98,6 +112,29 @@ class Broker(Protocol):
         """Delete what waits and what is parked in `queue`; returns how many."""
         ...
 
-    async def dead(self, *, limit: int = 1000) -> list[bytes]:
-        """Entries of the dead letters, oldest first."""
+    # -- dead letters
+
+    async def bury(self, entries: Sequence[DeadEntry]) -> None:
+        """Keep entries that belong to no claimed message; an id that is there already stays as it is."""
+        ...
+
+    async def dead(self, *, after: str = "", limit: int = 100) -> list[DeadEntry]:
+        """A page of entries, oldest first: those whose id is greater than `after`."""
+        ...
+
+    async def dead_entry(self, entry_id: str) -> bytes | None:
+        """The content of an entry; None if there is none of that id (any more)."""
+        ...
+
+    async def dead_count(self) -> int: ...
+
+    async def exhume(self, taken: Sequence[tuple[str, Outgoing | None]]) -> list[bool]:
+        """Delete entries, each with the sending of its message (None: no message) in one atomic step.
+
+        False for an id that is not there (any more): then nothing was sent.
+        """
+        ...
+
+    async def trim_dead(self, *, keep: int, before: str) -> int:
+        """Delete the entries with ids less than `before`, and the oldest beyond `keep`; returns how many."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 import math
@@ -11,9 +12,10 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from aioretryq.brokers.sweep import Sweeps, sweep
 from aioretryq.drivers.wakeup import Wakeup
 from aioretryq.errors import NotOpenError
-from aioretryq.message import Claim, Delivery
+from aioretryq.message import Claim, DeadEntry, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +34,9 @@ class _Message:
     body: bytes
     priority: int
     redelivered: bool = False
+    deliveries: int = 0
+    """Those that have ended without a finish."""
+    interruptions: int = 0
 
 
 @dataclass(slots=True)
@@ -77,12 +82,42 @@ class _Queue:
         return len(self.parked) + sum(map(len, self.lanes.values()))
 
 
+class _Dead:
+    """The dead letters, in the order of their ids."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self.contents: dict[str, bytes] = {}
+
+    def bury(self, entry: DeadEntry) -> None:
+        if entry.id not in self.contents:
+            bisect.insort(self._ids, entry.id)
+            self.contents[entry.id] = entry.content
+
+    def page(self, after: str, limit: int) -> list[DeadEntry]:
+        start = bisect.bisect_right(self._ids, after)
+        return [DeadEntry(found, self.contents[found]) for found in self._ids[start : start + limit]]
+
+    def remove(self, entry_id: str) -> bool:
+        if self.contents.pop(entry_id, None) is None:
+            return False
+        del self._ids[bisect.bisect_left(self._ids, entry_id)]
+        return True
+
+    def trim(self, keep: int, before: str) -> int:
+        count = max(bisect.bisect_left(self._ids, before), len(self._ids) - keep)
+        for entry_id in self._ids[:count]:
+            del self.contents[entry_id]
+        del self._ids[:count]
+        return count
+
+
 class MemoryStore:
     """What the brokers of one name share. Every method is one atomic step, in whatever thread it is called."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.dead: list[bytes] = []
+        self.dead = _Dead()
         self.waiters: set[Wakeup] = set()
         self._queues: dict[str, _Queue] = {}
         self._held: dict[str, _Held] = {}
@@ -90,6 +125,7 @@ class MemoryStore:
         self._revoked: dict[int, tuple[str, float]] = {}
         self._numbers = itertools.count(1)
         self._last_revocation = 0
+        self._sweeps = Sweeps()
 
     def send(self, messages: Iterable[Outgoing], now: float) -> None:
         # Tags expire in the order they came, so only the oldest need a look.
@@ -118,31 +154,55 @@ class MemoryStore:
     def _hold(self, message: _Message, until: float) -> Delivery:
         tag = str(next(self._numbers))
         self._held[tag] = _Held(message, until)
-        return Delivery(message.queue, message.body, tag, message.priority, message.redelivered)
+        return Delivery(
+            message.queue,
+            message.body,
+            tag,
+            message.priority,
+            message.redelivered,
+            message.deliveries + 1,
+            message.interruptions,
+        )
 
     def finish(self, finish: Finish, now: float) -> bool:
         if self._held.pop(finish.delivery.tag, None) is None:
             return False
         self.send(finish.send, now)
         if finish.dead is not None:
-            self.dead.append(finish.dead)
+            self.dead.bury(finish.dead)
         return True
 
-    def put_back(self, tags: Iterable[str]) -> int:
-        held = [found for tag in tags if (found := self._held.pop(tag, None))]
-        for each in reversed(held):
-            self._queue(each.message.queue).prepend(replace(each.message, redelivered=True))
-        return len(held)
+    def requeue(self, tags: Iterable[str]) -> None:
+        self._put_back(tags, interruptions=1)
 
-    def ended(self, now: float, limit: int) -> list[str]:
-        tags = (tag for tag, held in self._held.items() if held.until <= now)
-        return list(itertools.islice(tags, limit))
+    def recover(self, now: float, lease: float, limit: int) -> int:
+        allowed, self._sweeps = sweep(self._sweeps, now, lease)
+        ended = (tag for tag, held in self._held.items() if held.until <= now)
+        return self._put_back(list(itertools.islice(ended, limit)), deliveries=1) if allowed else 0
+
+    def _put_back(self, tags: Iterable[str], *, deliveries: int = 0, interruptions: int = 0) -> int:
+        held = [found.message for tag in tags if (found := self._held.pop(tag, None))]
+        for message in reversed(held):
+            again = replace(
+                message,
+                redelivered=True,
+                deliveries=message.deliveries + deliveries,
+                interruptions=message.interruptions + interruptions,
+            )
+            self._queue(message.queue).prepend(again)
+        return len(held)
 
     def extend(self, tag: str, until: float) -> bool:
         held = self._held.get(tag)
         if held is not None:
             held.until = until
         return held is not None
+
+    def exhume(self, entry_id: str, message: Outgoing | None, now: float) -> bool:
+        found = self.dead.remove(entry_id)
+        if found and message is not None:
+            self.send([message], now)
+        return found
 
     def revoke(self, notices: Iterable[str], now: float, ttl: float) -> None:
         self._revoked = {number: entry for number, entry in self._revoked.items() if entry[1] > now}
@@ -180,9 +240,17 @@ _stores: dict[str, MemoryStore] = {}
 class MemoryBroker:
     """`memory://` keeps its messages to itself; all `memory://<name>` of a process share theirs."""
 
-    def __init__(self, name: str = "", *, lease: float = 30.0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        lease: float = 30.0,
+        clock: Callable[[], float] = time.time,
+        store: MemoryStore | None = None,
+    ) -> None:
         self.display_url = f"memory://{name}"
-        self._store = _stores.setdefault(name, MemoryStore()) if name else MemoryStore()
+        self._name = name
+        self._store = store or (_stores.setdefault(name, MemoryStore()) if name else MemoryStore())
         self._lease = lease
         self._clock = clock
         self._open = False
@@ -191,6 +259,9 @@ class MemoryBroker:
     @classmethod
     def from_url(cls, url: str, settings: Settings) -> Self:
         return cls(url.partition("://")[2].strip("/"), lease=settings.lease)
+
+    def twin(self) -> Self:
+        return type(self)(self._name, lease=self._lease, clock=self._clock, store=self._store)
 
     async def __aenter__(self) -> Self:
         self._open = True
@@ -241,7 +312,7 @@ class MemoryBroker:
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         store = self._checked()
         with store.lock:
-            store.put_back(delivery.tag for delivery in deliveries)
+            store.requeue(delivery.tag for delivery in deliveries)
             store.ring()
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[bool]:
@@ -252,7 +323,7 @@ class MemoryBroker:
     async def recover(self, *, limit: int = 1000) -> int:
         store = self._checked()
         with store.lock:
-            count = store.put_back(store.ended(self._clock(), limit))
+            count = store.recover(self._clock(), self._lease, limit)
             if count:
                 store.ring()
         return count
@@ -273,10 +344,38 @@ class MemoryBroker:
         with store.lock:
             return store.purge(queue)
 
-    async def dead(self, *, limit: int = 1000) -> list[bytes]:
+    async def bury(self, entries: Sequence[DeadEntry]) -> None:
         store = self._checked()
         with store.lock:
-            return store.dead[:limit]
+            for entry in entries:
+                store.dead.bury(entry)
+
+    async def dead(self, *, after: str = "", limit: int = 100) -> list[DeadEntry]:
+        store = self._checked()
+        with store.lock:
+            return store.dead.page(after, limit)
+
+    async def dead_entry(self, entry_id: str) -> bytes | None:
+        store = self._checked()
+        with store.lock:
+            return store.dead.contents.get(entry_id)
+
+    async def dead_count(self) -> int:
+        store = self._checked()
+        with store.lock:
+            return len(store.dead.contents)
+
+    async def exhume(self, taken: Sequence[tuple[str, Outgoing | None]]) -> list[bool]:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            done = [store.exhume(entry_id, message, now) for entry_id, message in taken]
+            store.ring()
+        return done
+
+    async def trim_dead(self, *, keep: int, before: str) -> int:
+        store = self._checked()
+        with store.lock:
+            return store.dead.trim(keep, before)
 
     def _checked(self) -> MemoryStore:
         if not self._open:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
     ClusterDownError,
     InvalidResponse,
     OutOfMemoryError,
@@ -28,7 +29,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from aioretryq.errors import AioretryqError, ConfigError, did_you_mean
+from aioretryq.drivers.redis_connection import NOT_SENT, SocketConnection, TCPConnection, TLSConnection
+from aioretryq.errors import AioretryqError, ConfigError, UnavailableError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,13 @@ OLDEST_SERVER = (6, 2)
 
 DRIVER_ERRORS = (RedisError, OSError)
 
-_SCHEMES = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+AnyConnection = TCPConnection | TLSConnection | SocketConnection
+
+_SCHEMES: dict[str, type[AnyConnection]] = {
+    "redis": TCPConnection,
+    "rediss": TLSConnection,
+    "unix": SocketConnection,
+}
 _ALIASES = {"redis+socket": "unix"}
 _FORM = "redis://[user:password@]host[:port][/database], rediss://... or unix:///path/to/socket[?db=0]"
 
@@ -57,6 +65,8 @@ _CERT_REQS = {
 }
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_FULL = "max number of clients reached"
+_NO_FILES = os.strerror(errno.EMFILE)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _PASSING_CLASSES = (
@@ -74,7 +84,7 @@ _PASSING_CODES = re.compile(
 class Address:
     """What a Redis URL says: how to connect, and how to show it without the password."""
 
-    connection_class: type[Connection | UnixDomainSocketConnection]
+    connection_class: type[AnyConnection]
     options: dict[str, Any]
     display_url: str
 
@@ -146,7 +156,7 @@ class RedisServer:
     """
 
     def __init__(
-        self, url: str, settings: Settings, unavailable: type[AioretryqError], refused: type[AioretryqError]
+        self, url: str, settings: Settings, unavailable: type[UnavailableError], refused: type[AioretryqError]
     ) -> None:
         address = parse_url(url)
         self.display_url = address.display_url
@@ -159,9 +169,9 @@ class RedisServer:
             "retry": Retry(NoBackoff(), 0),
             "socket_connect_timeout": settings.broker_connection_timeout,
         }
-        if address.connection_class is not UnixDomainSocketConnection:
+        if address.connection_class is not SocketConnection:
             self._options["socket_keepalive"] = True
-        self._answer_within = settings.redis_socket_timeout
+        self._answer_within = settings.answer_within
         self._connections = settings.redis_max_connections
         self._unavailable = unavailable
         self._refused = refused
@@ -178,7 +188,7 @@ class RedisServer:
         )
         return Redis.from_pool(pool)
 
-    def connection(self, role: str) -> Connection | UnixDomainSocketConnection:
+    def connection(self, role: str) -> AnyConnection:
         """A single connection, not yet connected, that reads for as long as it takes."""
         return self._connection_class(socket_timeout=None, client_name=f"aioretryq:{role}", **self._options)
 
@@ -188,7 +198,7 @@ class RedisServer:
             await client.ping()
             version = await self._version(client)
         except DRIVER_ERRORS as error:
-            if _is_passing(error):
+            if is_passing(error):
                 raise self.translate(error) from error
             raise ConfigError(self._explain(error)) from error
         if version is not None and version < OLDEST_SERVER:
@@ -213,7 +223,11 @@ class RedisServer:
             raise self.translate(error) from error
 
     def translate(self, error: RedisError | OSError) -> AioretryqError:
-        return (self._unavailable if _is_passing(error) else self._refused)(self._explain(error))
+        if not is_passing(error):
+            return self._refused(self._explain(error))
+        failure = self._unavailable(self._explain(error))
+        failure.maybe_done = not (_is_answer(error) or NOT_SENT in getattr(error, "__notes__", ()))
+        return failure
 
     def _explain(self, error: RedisError | OSError) -> str:
         reason = str(error).rstrip(". ") or "no reply in time"
@@ -228,12 +242,14 @@ class RedisServer:
             return (
                 f"{at} does not speak the Redis protocol ({reason}). Check host and port, and redis:// or rediss://."
             )
+        if _is_out_of_files(error):
+            return f"No file descriptor is left to connect to {at}: {reason}. Raise the limit: `ulimit -n`."
+        if _is_answer(error) and is_passing(error):
+            return f"{at} cannot do this at the moment: {reason}."
         if isinstance(error, RedisTimeoutError | TimeoutError):
             return f"{at} does not answer: {reason}. Is it overloaded, or is something else listening there?"
         if isinstance(error, RedisConnectionError | OSError):
             return f"Cannot reach {at}: {reason}. Is the server running, and are host and port right?"
-        if _is_passing(error):
-            return f"{at} cannot do this at the moment: {reason}."
         if "DB index" in reason:
             return f"{at} has no such database: {reason}. Check the number at the end of the URL."
         if "NOPERM" in reason or "no permissions" in reason:
@@ -241,13 +257,28 @@ class RedisServer:
         return f"{at} refused a command: {reason}."
 
 
-def _is_passing(error: RedisError | OSError) -> bool:
-    # Both come as a ConnectionError, but waiting does not mend them.
+def is_passing(error: RedisError | OSError) -> bool:
+    # All come as a ConnectionError, but waiting does not mend them.
     if isinstance(error, AuthenticationError | AuthorizationError) or _UNTRUSTED in str(error):
+        return False
+    if _is_out_of_files(error):
         return False
     return isinstance(error, _PASSING_CLASSES) or (
         isinstance(error, ResponseError) and _PASSING_CODES.search(str(error)) is not None
     )
+
+
+def _is_answer(error: RedisError | OSError) -> bool:
+    """Whether the server said so itself: then it has not done what it was asked for."""
+    return isinstance(error, ResponseError | BusyLoadingError) or _FULL in str(error)
+
+
+def _is_out_of_files(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and (error.errno == errno.EMFILE or _NO_FILES in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def load_scripts(client: Redis, package: str, *names: str) -> dict[str, AsyncScript]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
@@ -23,10 +24,10 @@ BUSY_SECONDS = 5.0
 """How long to wait for another process's transaction. Ours take milliseconds."""
 
 APPLICATION_ID = 0x61725171  # "arQq": tells our files from those of other programs
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # A message waits (neither due nor receipt), is parked (due) or claimed (receipt). Waiting ones are served by
 # priority, then position; positions only have a meaning within one queue and priority. The partial indexes keep
-# each of the three kinds from slowing down the others.
+# each of the three kinds from slowing down the others. `deliveries` are those that have ended without a finish.
 SCHEMA = """
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,
@@ -37,6 +38,8 @@ CREATE TABLE messages (
     receipt TEXT,
     lease_until REAL,
     redelivered INTEGER NOT NULL DEFAULT 0,
+    deliveries INTEGER NOT NULL DEFAULT 0,
+    interruptions INTEGER NOT NULL DEFAULT 0,
     body BLOB NOT NULL
 );
 CREATE INDEX messages_waiting ON messages (queue, priority, position) WHERE due IS NULL AND receipt IS NULL;
@@ -44,7 +47,8 @@ CREATE INDEX messages_parked ON messages (queue, due) WHERE due IS NOT NULL;
 CREATE INDEX messages_claimed ON messages (lease_until) WHERE lease_until IS NOT NULL;
 CREATE TABLE sent (tag TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX sent_expires ON sent (expires);
-CREATE TABLE dead (id INTEGER PRIMARY KEY, entry BLOB NOT NULL);
+CREATE TABLE dead (id TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE sweep (only INTEGER PRIMARY KEY, last REAL NOT NULL, quiet_until REAL NOT NULL);
 CREATE TABLE revoked (id INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL, expires REAL NOT NULL);
 CREATE TABLE results (task_id TEXT PRIMARY KEY, state TEXT NOT NULL, expires REAL, document BLOB NOT NULL);
 CREATE INDEX results_expires ON results (expires) WHERE expires IS NOT NULL;
@@ -52,6 +56,22 @@ CREATE TABLE listeners (
     topic TEXT NOT NULL, port INTEGER NOT NULL, seen REAL NOT NULL, PRIMARY KEY (topic, port)
 ) WITHOUT ROWID;
 """
+
+# What makes a layout the next one, by the version it starts from. Dead letters of layout 1 had numbers; their new
+# ids are those of the moment of the upgrade, less a microsecond for each younger one: an earlier time would let
+# the first clean-up delete them.
+UPGRADES = {
+    1: """
+ALTER TABLE messages ADD COLUMN deliveries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead RENAME TO numbered_dead;
+CREATE TABLE dead (id TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO dead SELECT printf('%016x-layout1', 1000000 * strftime('%s', 'now') + id - last), entry
+    FROM numbered_dead, (SELECT max(id) AS last FROM numbered_dead);
+DROP TABLE numbered_dead;
+CREATE TABLE sweep (only INTEGER PRIMARY KEY, last REAL NOT NULL, quiet_until REAL NOT NULL);
+"""
+}
 
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _ADVICE = {
@@ -213,20 +233,23 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one creates the tables
-        if not self._is_ours(connection):
-            for statement in filter(str.strip, SCHEMA.split(";")):
+        version = self._checked_version(connection)
+        scripts = [SCHEMA] if version == 0 else [UPGRADES[each] for each in range(version, SCHEMA_VERSION)]
+        for script in scripts:
+            for statement in filter(str.strip, script.split(";")):
                 connection.execute(statement)
+        if scripts:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
 
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        """Whether the tables are there; ConfigError when the file is not for us."""
+    def _checked_version(self, connection: sqlite3.Connection) -> int:
+        """The layout of the file, 0 for an empty one; ConfigError when the file is not for us."""
         ((owner,),) = connection.execute("PRAGMA application_id").fetchall()
-        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
         ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        version = _version(connection)
         if owner != APPLICATION_ID and (version or tables):
             raise ConfigError(f"The SQLite file {self.path!r} belongs to another program; name another file.")
         if version > SCHEMA_VERSION:
@@ -234,7 +257,7 @@ class Database:
                 f"The SQLite file {self.path!r} was written by a newer aioretryq (layout {version}, known here "
                 f"{SCHEMA_VERSION}); upgrade this one, or name another file."
             )
-        return bool(tables)
+        return version if tables else 0
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -243,11 +266,22 @@ class Database:
 
     def _mapped(self, error: sqlite3.Error, *, opening: bool = False) -> AioretryqError:
         code = _code(error)
-        advice = _ADVICE.get(code, "the operation was refused")
+        advice = _ADVICE.get(code) or self._why_refused()
         text = f"SQLite file {self.path!r}: {advice} ({error})."
         if opening and code in _WRONG_AT_OPEN:
             return ConfigError(text)
         return self._unavailable(text) if code in _ADVICE and code not in _HOPELESS else self._refused(text)
+
+    def _why_refused(self) -> str:
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection is not None and _version(self._connection) > SCHEMA_VERSION:
+                return "a newer aioretryq has upgraded its layout meanwhile; upgrade this one and start it again"
+        return "the operation was refused"
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    return int(version)
 
 
 def _code(error: sqlite3.Error) -> int:

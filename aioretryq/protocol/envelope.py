@@ -41,9 +41,7 @@ def encode(envelope: Envelope) -> bytes:
 
 def decode(payload: bytes) -> Envelope:
     """Raises ProtocolError for anything that is not such a document, and nothing else."""
-    document = _load(payload)
-    if not isinstance(document, dict):
-        raise ProtocolError(f"A message is a JSON object, not {type(document).__name__}: {payload[:80]!r}.")
+    document = _document(payload)
     properties = _mapping(document, "properties")
     extra = {key: value for key, value in document.items() if key not in _KEYS} if len(document) > 5 else {}
     return Envelope(
@@ -56,16 +54,81 @@ def decode(payload: bytes) -> Envelope:
     )
 
 
-def mark_redelivered(payload: bytes) -> bytes:
-    """The message as kombu restores it: marked as delivered before. What is no message is left alone."""
+def headers_of(payload: bytes) -> dict[str, Any]:
+    """The headers alone, also where the rest cannot be read. Raises ProtocolError, and nothing else."""
+    return _mapping(_document(payload), "headers")
+
+
+def _document(payload: bytes) -> dict[str, Any]:
+    document = _load(payload)
+    if not isinstance(document, dict):
+        raise ProtocolError(f"A message is a JSON object, not {type(document).__name__}: {payload[:80]!r}.")
+    return document
+
+
+MARKS = "aioretryq"
+"""Where in a message's `delivery_info` we keep what concerns its deliveries: no retry carries that on, and kombu
+leaves it alone."""
+
+
+def mark_redelivered(payload: bytes, **marks: int) -> bytes:
+    """The message as kombu restores it, marked as delivered before; with marks of ours.
+
+    What is no message is left alone.
+    """
+    return _mark(payload, True, marks)
+
+
+def mark(payload: bytes, **marks: float) -> bytes:
+    """The message with marks of ours added; what is no message is left alone."""
+    return _mark(payload, False, marks)
+
+
+def _mark(payload: bytes, redelivered: bool, marks: dict[str, Any]) -> bytes:
     try:
         found = decode(payload)
     except ProtocolError:
         return payload
-    delivery = found.properties.get("delivery_info")
-    found.headers["redelivered"] = True
-    found.properties["delivery_info"] = {**(delivery if isinstance(delivery, dict) else {}), "redelivered": True}
+    given = found.properties.get("delivery_info")
+    delivery = given if isinstance(given, dict) else {}
+    if redelivered:
+        found.headers["redelivered"] = True
+        delivery = {**delivery, "redelivered": True}
+    if marks:
+        delivery = {**delivery, MARKS: {**_marks_of(delivery), **marks}}
+    found.properties["delivery_info"] = delivery
     return encode(found)
+
+
+def unmark(payload: bytes) -> bytes:
+    """The message as if it had never been delivered; what is no message is left alone."""
+    try:
+        found = decode(payload)
+    except ProtocolError:
+        return payload
+    found.headers.pop("redelivered", None)
+    delivery = found.properties.get("delivery_info")
+    if isinstance(delivery, dict):
+        kept = {name: value for name, value in delivery.items() if name not in ("redelivered", MARKS)}
+        found.properties["delivery_info"] = kept
+    return encode(found)
+
+
+def marks(payload: bytes) -> dict[str, float]:
+    """Our marks on a message; none where there are none."""
+    if b'"delivery_info"' not in payload or b'"aioretryq"' not in payload:  # nearly all: spares reading the document
+        return {}
+    try:
+        return _marks_of(decode(payload).properties.get("delivery_info"))
+    except ProtocolError:
+        return {}
+
+
+def _marks_of(delivery: Any) -> dict[str, float]:
+    found = delivery.get(MARKS) if isinstance(delivery, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {name: value for name, value in found.items() if type(value) in (int, float)}
 
 
 def is_redelivered(payload: bytes) -> bool:

@@ -27,6 +27,7 @@ _OURS: dict[tuple[str, str], type[Exception]] = {
     (_CELERY, "TaskRevokedError"): errors.TaskRevokedError,
     (_CELERY, "NotRegistered"): errors.NotRegistered,
     (_BILLIARD, "TimeLimitExceeded"): errors.TimeLimitExceeded,
+    (_BILLIARD, "WorkerLostError"): errors.WorkerLostError,
 }
 # Written with Celery's name, so that a Celery client gets the class it knows.
 _THEIRS: dict[type[BaseException], str] = {cls: module for (module, _), cls in _OURS.items()}

@@ -14,7 +14,7 @@ from aioretryq.protocol.saferepr import saferepr
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["CONTENT_TYPES", "decode_task", "encode_task", "format_moment", "parse_moment", "saferepr"]
+__all__ = ["CONTENT_TYPES", "decode_task", "encode_task", "format_moment", "identify", "parse_moment", "saferepr"]
 
 # Headers that have a field in TaskMessage. `redelivered` is about one delivery, and must not survive a retry.
 _KNOWN = frozenset(
@@ -54,6 +54,18 @@ def encode_task(message: TaskMessage, *, tag: str) -> bytes:
     if message.expiration is not None:
         properties["expiration"] = message.expiration
     return envelope.encode(envelope.Envelope(body, message.content_type, encoding, headers, properties))
+
+
+def identify(payload: bytes) -> tuple[str, str] | None:
+    """(task id, task name) of a message whose headers at least can be read: somebody may wait for its result."""
+    try:
+        headers = envelope.headers_of(payload)
+    except ProtocolError:
+        return None
+    task_id, name = headers.get("id"), headers.get("task")
+    if not isinstance(task_id, str) or not task_id or not isinstance(name, str):
+        return None
+    return task_id, name
 
 
 def decode_task(

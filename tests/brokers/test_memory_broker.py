@@ -12,8 +12,9 @@ import pytest
 from aioretryq.brokers.memory import MemoryBroker
 from aioretryq.config import Settings
 from aioretryq.errors import NotOpenError
+from aioretryq.message import Finish
 from contracts.broker_contract import BrokerContract
-from contracts.broker_world import LEASE, bodies, message, take, wait_and_take
+from contracts.broker_world import LEASE, bodies, message, take, take_one, wait_and_take
 from contracts.shifted_clock import ShiftedClock
 
 
@@ -53,6 +54,12 @@ class TestMemoryBroker(BrokerContract):
         await broker.send([sent])
         assert bodies(await take(broker)) == ["a", "a"]
 
+    async def test_a_second_finish_is_refused(self, broker):
+        await broker.send([message("a")])
+        delivery = await take_one(broker)
+        assert await broker.finish([Finish(delivery), Finish(delivery)]) == [True, False]
+        assert await broker.finish([Finish(delivery)]) == [False]
+
 
 def open_broker(url: str) -> MemoryBroker:
     return MemoryBroker.from_url(url, Settings())
@@ -69,6 +76,16 @@ async def test_without_a_name_nothing_is_shared():
     async with open_broker("memory://") as one, open_broker("memory://") as two:
         await one.send([message("a")])
         assert await take(two) == []
+
+
+async def test_a_twin_shares_even_without_a_name():
+    broker = open_broker("memory://")
+    async with broker, broker.twin() as twin, twin.twin() as second:
+        await twin.send([message("a")])
+        assert bodies(await take(broker)) == ["a"]
+        await broker.send([message("b")])
+        assert bodies(await take(second)) == ["b"]
+        assert twin.display_url == broker.display_url
 
 
 async def test_another_thread_wakes_a_waiter():

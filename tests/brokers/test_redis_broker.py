@@ -11,43 +11,15 @@ import celery
 import kombu
 import pytest
 import redis
+from redis_world import RedisWorld, open_broker, task_message
 
-from aioretryq.brokers.redis import RedisBroker
-from aioretryq.config import Settings
 from aioretryq.errors import BrokerError, ConfigError, NotOpenError
 from aioretryq.message import Finish
 from aioretryq.protocol import envelope as envelopes
 from contracts.broker_contract import BrokerContract
-from contracts.broker_world import LEASE, bodies, envelope, message, take, take_one
+from contracts.broker_world import LEASE, bodies, dead_entry, envelope, leases_end, message, take, take_one
 
 SEP = "\x06\x16"
-
-
-def open_broker(url: str, **settings: object) -> RedisBroker:
-    conf = Settings()
-    conf.update({"lease": LEASE, **settings})
-    return RedisBroker.from_url(url, conf)
-
-
-class RedisWorld:
-    """Time is the server's own: to let it pass, everything that is noted moves into the past."""
-
-    def __init__(self, stack: contextlib.AsyncExitStack, url: str) -> None:
-        self._stack = stack
-        self._url = url
-
-    async def connect(self) -> RedisBroker:
-        return await self._stack.enter_async_context(open_broker(self._url))
-
-    async def advance(self, seconds: float) -> None:
-        with redis.Redis.from_url(self._url) as client:
-            timed = [b"aioretryq.leases", b"aioretryq.revoked", b"aioretryq.sent", *client.keys("*.schedule.*")]
-            for key in timed:
-                for member, score in client.zrange(key, 0, -1, withscores=True):
-                    client.zadd(key, {member: score - seconds})
-
-    def now(self) -> float:
-        return time.time()
 
 
 @pytest.fixture
@@ -67,13 +39,6 @@ def server(redis_url):
     """A client to look at what is there."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
-
-
-def task_message(name: str = "a", queue: str = "celery", priority: int = 0) -> bytes:
-    properties = {"delivery_tag": name, "priority": priority}
-    properties["delivery_info"] = {"exchange": "", "routing_key": queue}
-    headers = {"task": "tasks.add", "id": name, "lang": "py"}
-    return envelopes.encode(envelopes.Envelope(b"[[1, 2], {}, {}]", headers=headers, properties=properties))
 
 
 class TestContract(BrokerContract):
@@ -114,7 +79,13 @@ class TestLayout:
         await broker.send([message(task_message()), message("x", due=time.time() - 1)])
         deliveries = await take(broker)
         assert await broker.finish([Finish(delivery) for delivery in deliveries]) == [True, True]
-        assert sorted(server.keys()) == ["_kombu.binding.celery", "_kombu.binding_permanent.celery", "aioretryq.sent"]
+        await broker.recover()
+        (finished,) = server.keys("aioretryq.finished.*")
+        assert 0 < server.ttl(finished) <= 600
+        assert server.hlen(finished) == 1
+        assert 0 < server.ttl("aioretryq.sweep") <= 2 * LEASE
+        bindings = ["_kombu.binding.celery", "_kombu.binding_permanent.celery"]
+        assert sorted(server.keys()) == [*bindings, finished, "aioretryq.sent", "aioretryq.sweep"]
 
     async def test_bindings_are_kombus(self, broker, server):
         await broker.claim(["mail"], limit=1)
@@ -133,22 +104,21 @@ class TestLayout:
 
     async def test_dead_letters(self, broker, server):
         await broker.send([message(task_message())])
-        delivery = await take_one(broker)
-        await broker.finish([Finish(delivery, dead=b"entry")])
-        assert server.hgetall("aioretryq.dead") == {delivery.tag: "entry"}
-        assert server.zrange("aioretryq.dead.index", 0, -1) == [delivery.tag]
-
-    async def test_dead_letters_of_one_batch_keep_their_order(self, broker):
-        await broker.send([message(str(n)) for n in range(12)])
-        await broker.finish([Finish(delivery, dead=delivery.body) for delivery in await take(broker)])
-        assert await broker.dead() == [str(n).encode() for n in range(12)]
+        entry = dead_entry(time.time())
+        await broker.finish([Finish(await take_one(broker), dead=entry)])
+        assert server.hgetall("aioretryq.dead") == {entry.id: "dead"}
+        assert server.zrange("aioretryq.dead.index", 0, -1, withscores=True) == [(entry.id, 0)]
+        assert await broker.exhume([(entry.id, message("back"))]) == [True]
+        assert server.exists("aioretryq.dead", "aioretryq.dead.index") == 0
+        assert server.lrange("celery", 0, -1) == ["back"]
 
     async def test_every_key_has_the_prefix(self, redis_url, server):
         options = {"global_keyprefix": "app:"}
         async with open_broker(redis_url, broker_transport_options=options) as broker:
             await broker.send([message(task_message()), message("b", priority=9), message("c", due=time.time() + 60)])
             first, second = await take(broker)
-            await broker.finish([Finish(first, dead=b"dead")])
+            await broker.finish([Finish(first, dead=dead_entry(time.time()))])
+            await broker.recover()
             await broker.revoke(["t"], ttl=60)
             assert await broker.extend([second]) == [True]
             assert await broker.depth(["celery"]) == {"celery": 1}
@@ -176,16 +146,9 @@ class TestRecovery:
     async def test_a_long_list_keeps_its_order(self, world, broker):
         await broker.send([message(str(n)) for n in range(250)])
         await take(broker, limit=240)
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
         assert await broker.recover() == 240
         assert bodies(await take(broker, limit=250)) == [str(n) for n in range(250)]
-
-    async def test_entries_of_others_are_left_alone(self, broker, server):
-        server.hset("unacked", "celerys-own", '[{}, "", "celery"]')
-        server.zadd("unacked_index", {"celerys-own": 1})
-        assert await broker.recover() == 0
-        assert server.hgetall("unacked") == {"celerys-own": '[{}, "", "celery"]'}
-        assert server.zscore("unacked_index", "celerys-own") == 1
 
     @pytest.mark.parametrize("value", ["", "garbage", "[garbage]", '["",7]', '[,"",7]', '[{},"","q"', None])
     async def test_unreadable_entries_do_not_stop_the_others(self, world, broker, server, value):
@@ -195,9 +158,9 @@ class TestRecovery:
             server.hdel("unacked", bad.tag)
         else:
             server.hset("unacked", bad.tag, value)
-        server.zadd("aioretryq.leases", {"no tag of ours": 1, "aioretryq:x:1": 1})
         server.hset("unacked", mapping={"no tag of ours": '[{},"","q"]', "aioretryq:x:1": '[{},"","q"]'})
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
+        server.zadd("aioretryq.leases", {"no tag of ours": 1, "aioretryq:x:1": 1})
         assert await broker.recover() == 1
         assert bodies(await take(broker)) == ["b"]
         assert server.zcard("aioretryq.leases") == 1

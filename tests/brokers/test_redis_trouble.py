@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import redis
 from aioretryq.brokers.redis import RedisBroker
 from aioretryq.config import Settings
 from aioretryq.errors import BrokerUnavailable
-from aioretryq.message import Finish
+from aioretryq.message import DeadEntry, Finish
 from contracts.broker_world import bodies, message, take, take_one, wait_and_take
 from redis_server import RedisServer
 
@@ -190,6 +191,11 @@ class TestTrouble:
                 lambda: broker.purge("celery"),
                 lambda: broker.recover(),
                 lambda: broker.dead(),
+                lambda: broker.dead_entry("id"),
+                lambda: broker.dead_count(),
+                lambda: broker.bury([DeadEntry("id", b"dead")]),
+                lambda: broker.exhume([("id", None)]),
+                lambda: broker.trim_dead(keep=1, before=""),
                 lambda: broker.revoke(["t"], ttl=60),
             ]
             for operation in operations:
@@ -252,6 +258,52 @@ class TestTrouble:
             server.config_resetstat()
             await broker.depth(["celery"])
             assert calls(server).get("evalsha", 0) == 0
+
+    async def test_who_lives_keeps_what_it_holds_when_the_server_freezes(self, redis_server, redis_url):
+        # All that waits in the server's sockets when it goes on is carried out then, sweeps first perhaps.
+        lease = 1.0
+        async with contextlib.AsyncExitStack() as stack:
+            brokers = [await stack.enter_async_context(open_broker(redis_url, lease=lease)) for _ in range(4)]
+            await brokers[0].send([message(str(n)) for n in range(20)])
+            held = await take(brokers[0], limit=10)
+            recovered: list[int] = []
+            renewed: list[bool] = [True]
+
+            async def sweep(broker: RedisBroker) -> None:
+                while True:
+                    with contextlib.suppress(BrokerUnavailable):
+                        recovered.append(await broker.recover())
+                    await asyncio.sleep(lease / 5)
+
+            async def renew() -> None:
+                while True:
+                    with contextlib.suppress(BrokerUnavailable):
+                        renewed.extend(await brokers[0].extend(held))
+                    await asyncio.sleep(lease / 5)
+
+            sweeping = [asyncio.create_task(sweep(broker)) for broker in brokers[1:]]
+            renewing = asyncio.create_task(renew())
+            await asyncio.sleep(2 * lease)
+            redis_server.freeze()
+            try:
+                for _ in range(3):
+                    with pytest.raises(BrokerUnavailable):
+                        await brokers[3].claim(["celery"], limit=3)
+                await asyncio.sleep(2 * lease)
+            finally:
+                redis_server.thaw()
+            await asyncio.sleep(2.5 * lease)
+            assert not any(recovered)
+            assert all(renewed)
+            # The claims that came late took nothing.
+            assert bodies(await take(brokers[3])) == [str(n) for n in range(10, 20)]
+            renewing.cancel()
+            async with asyncio.timeout(10):
+                while sum(recovered) < 10:
+                    await asyncio.sleep(0.001)
+            for task in (*sweeping, renewing):
+                task.cancel()
+            await asyncio.gather(*sweeping, renewing, return_exceptions=True)
 
     async def test_a_full_server(self, broker, server):
         await broker.send([message("a"), message("b"), message("parked", due=time.time() - 1)])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,9 +18,13 @@ from aioretryq.config import Settings
 from aioretryq.drivers import doorbell
 from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError, NotOpenError
 from aioretryq.message import Delivery, Finish
+from aioretryq.protocol.deadletter import entry_time
 from contracts.broker_contract import BrokerContract
-from contracts.broker_world import LEASE, bodies, envelope, message, take, take_one
-from contracts.sqlite_world import SQLiteWorld
+from contracts.broker_world import LEASE, bodies, dead_entry, envelope, leases_end, message, sweeps, take, take_one
+from contracts.sqlite_world import SQLiteWorld, make_layout_1
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 class BrokerWorld(SQLiteWorld):
@@ -97,15 +104,20 @@ class TestSQLiteBroker(BrokerContract):
         await broker.send([*sent, message("later", due=world.now() + 10)])
         await world.advance(20)
         a, b, c, _d, _ = await take(broker, "celery", "mail")
-        await broker.finish([Finish(a, (message("next"),), b"dead")])
+        await broker.finish([Finish(a, (message("next"),), dead_entry(1))])
         await broker.extend([b, c])
         await broker.requeue([c])
-        await world.advance(100)
-        await broker.recover()
+        await leases_end(world, broker)
+        assert await broker.recover() == 3
         await broker.wait(["mail", "celery"], timeout=0)
         await broker.depth(["celery"])
         await broker.purge("celery")
         await broker.revoke(["t"], ttl=1)
+        await broker.bury([dead_entry(2)])
+        assert len(await broker.dead()) == 2
+        await broker.dead_entry("none")
+        await broker.exhume([("none", None)])
+        await broker.trim_dead(keep=10, before="")
         await broker._database.read(lambda c: c.set_trace_callback(None))
         plans = [await plan(broker, s) for s in statements if s.startswith(("SELECT", "UPDATE", "DELETE", "INSERT"))]
         assert len(plans) > 20
@@ -113,6 +125,82 @@ class TestSQLiteBroker(BrokerContract):
             small = any(table in statement for table in ("FROM revoked", "FROM listeners", "FROM dead"))
             assert small or "SCAN" not in detail, (statement, detail)
             assert small or "TEMP B-TREE" not in detail, (statement, detail)
+
+    async def test_a_second_finish_is_refused(self, world, broker):
+        await broker.send([message("a")])
+        delivery = await take_one(broker)
+        assert await broker.finish([Finish(delivery), Finish(delivery)]) == [True, False]
+        assert await broker.finish([Finish(delivery)]) == [False]
+
+    async def test_a_sweep_that_finds_nothing_takes_no_lock(self, world, broker):
+        await sweeps(world, broker, LEASE)
+        async with locked(world.path):
+            assert await broker.recover() == 0
+
+    async def test_sweeps_shortly_after_each_other_are_noted_once(self, world, broker):
+        await sweeps(world, broker, LEASE)
+        first = await broker._database.read(lambda c: c.execute("SELECT * FROM sweep").fetchall())
+        await world.advance(LEASE / 20)
+        assert await broker.recover() == 0
+        assert await broker._database.read(lambda c: c.execute("SELECT * FROM sweep").fetchall()) == first
+        await world.advance(LEASE / 10)
+        assert await broker.recover() == 0
+        assert await broker._database.read(lambda c: c.execute("SELECT * FROM sweep").fetchall()) != first
+
+    async def test_a_finish_that_fails_has_done_nothing(self, world, broker):
+        await broker.send([message("a"), message("b")])
+        a, b = await take(broker)
+        finishes = [Finish(a, (message("next"),), dead_entry(1)), Finish(b, (message(bytes(10**6)),))]
+        await broker._database.write(lambda c: c.execute("PRAGMA max_page_count = 30"))
+        with pytest.raises(BrokerUnavailable, match="free some space"):
+            await broker.finish(finishes)
+        assert (await broker.dead(), await broker.depth(["celery"])) == ([], {"celery": 0})
+        await broker._database.write(lambda c: c.execute("PRAGMA max_page_count = 1000000"))
+        assert await broker.finish(finishes) == [True, True]
+        assert (await broker.dead_count(), await broker.depth(["celery"])) == (1, {"celery": 2})
+
+    async def test_a_claim_that_fails_holds_nothing_back(self, world, broker):
+        await broker.send([message("a"), message("b")])
+        await broker.revoke(["t"], ttl=60)
+        await broker._database.read(lambda c: c.execute("PRAGMA query_only = ON"))
+        with pytest.raises(BrokerUnavailable):
+            await take(broker)
+        await broker._database.read(lambda c: c.execute("PRAGMA query_only = OFF"))
+        claim = await broker.claim(["celery"], limit=10)
+        assert (bodies(claim.deliveries), claim.revoked) == (["a", "b"], ["t"])
+
+    async def test_a_finish_whose_caller_is_cancelled_is_whole(self, world, broker):
+        await broker.send([message("a")])
+        delivery = await take_one(broker)
+        async with locked(world.path):
+            finishing = asyncio.create_task(broker.finish([Finish(delivery, (message("next"),), dead_entry(1))]))
+            await asyncio.sleep(0)  # now it is with the thread, which wants the lock, or will
+            finishing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await finishing
+        counts = (await broker.depth(["celery"]))["celery"], await broker.dead_count()
+        assert counts in [(0, 0), (1, 1)]
+        assert await broker.finish([Finish(delivery)]) == [counts == (0, 0)]
+
+    async def test_a_twin_rings_in_another_loop(self, world, broker):
+        async def send() -> None:
+            async with broker.twin() as twin:
+                await twin.send([message("a")])
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(broker.wait(["celery"], timeout=60))
+            await broker.wait(["mail"], timeout=0.1)
+            await asyncio.to_thread(asyncio.run, send())
+        assert bodies(await take(broker)) == ["a"]
+
+
+@contextlib.asynccontextmanager
+async def locked(path: str) -> AsyncIterator[None]:
+    """Another program is writing: who needs the lock waits, and fails after five seconds."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("COMMIT")
 
 
 async def plan(broker: SQLiteBroker, statement: str) -> tuple[str, str]:
@@ -168,12 +256,44 @@ async def test_a_process_that_is_killed_loses_nothing(world):
     await holding.communicate()
     await waiting
     assert len(held) == 20
-    assert await broker.recover() == 0
-    await world.advance(LEASE + 1)
+    await leases_end(world, broker)
     assert await broker.recover() == 20
     deliveries = await take(broker)
     assert [delivery.body for delivery in deliveries] == [envelope(str(n)) for n in range(50)]
     assert [delivery.redelivered for delivery in deliveries] == [True] * 20 + [False] * 30
+
+
+# -- files of an earlier version
+
+
+async def test_a_file_of_layout_1_goes_on(world):
+    make_layout_1(world.path)
+    broker = await world.connect()
+    assert [entry.content for entry in await broker.dead()] == [bytes([n]) for n in range(0x30, 0x41)]
+    assert all(time.time() - 10 < entry_time(entry.id) <= time.time() for entry in await broker.dead())
+    assert (await broker.claim(["celery"], limit=0)).revoked == ["drop:t"]
+    assert await broker.extend([Delivery("celery", b"d", "4:receipt")]) == [True]
+    await leases_end(world, broker)
+    assert await broker.recover() == 1
+    deliveries = await take(broker)
+    assert [(d.body, d.deliveries, d.interruptions, d.redelivered) for d in deliveries] == [
+        (b"d", 2, 0, True),
+        (b"a", 1, 0, False),
+        (b"b", 1, 0, False),
+        (b"c", 1, 0, False),
+    ]
+
+
+async def test_several_processes_upgrade_at_once(tmp_path):
+    path = str(tmp_path / "queue.sqlite3")
+    make_layout_1(path)
+    claiming = [await start("claim", path, f"claimer-{n}") for n in range(4)]
+    async with asyncio.timeout(100), SQLiteBroker(path) as broker:
+        await broker.send([message("stop", f"claimer-{n}") for n in range(4)])
+        outputs = [(await process.communicate())[0] for process in claiming]
+        assert [process.returncode for process in claiming] == [0] * 4
+        assert sorted(b"".join(outputs).split()) == [b"a", b"b", b"c"]
+        assert await broker.dead_count() == 17
 
 
 # -- what can be wrong
@@ -192,6 +312,16 @@ async def test_a_process_that_is_killed_loses_nothing(world):
 def test_urls_that_name_no_file(url, hint):
     with pytest.raises(ConfigError, match=hint):
         SQLiteBroker.from_url(url, Settings())
+
+
+async def test_a_relative_path_stays_where_it_was_for_a_twin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with SQLiteBroker.from_url("sqlite:///a.sqlite3", Settings()) as broker:
+        await broker.send([message("a")])
+        monkeypatch.chdir("/")
+        async with broker.twin() as twin:
+            assert twin.display_url == "sqlite:///a.sqlite3"
+            assert bodies(await take(twin)) == ["a"]
 
 
 async def test_relative_and_absolute_paths(tmp_path, monkeypatch):

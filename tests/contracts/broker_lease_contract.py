@@ -8,7 +8,17 @@ import pytest
 
 from aioretryq.errors import BrokerError, BrokerUnavailable
 from aioretryq.message import Finish
-from contracts.broker_world import LEASE, bodies, envelope, message, take, take_one, wait_and_take
+from contracts.broker_world import (
+    LEASE,
+    bodies,
+    envelope,
+    leases_end,
+    message,
+    sweeps,
+    take,
+    take_one,
+    wait_and_take,
+)
 
 
 class LeaseContract:
@@ -58,7 +68,7 @@ class LeaseContract:
         await broker.send([message("a")])
         delivery = await take_one(broker)
         for _ in range(3):
-            await world.advance(LEASE * 0.7)
+            assert await sweeps(world, broker, LEASE * 0.7) == 0
             assert await broker.extend([delivery]) == [True]
             assert await broker.recover() == 0
         assert await broker.finish([Finish(delivery)]) == [True]
@@ -68,21 +78,20 @@ class LeaseContract:
         a, b = await take(broker)
         await broker.finish([Finish(a)])
         assert await broker.extend([a, b]) == [False, True]
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
         await broker.recover()
         assert await broker.extend([b]) == [False]
 
     async def test_recover_leaves_living_leases_alone(self, world, broker):
         await broker.send([message("a")])
         await take_one(broker)
-        await world.advance(LEASE * 0.5)
-        assert await broker.recover() == 0
+        assert await sweeps(world, broker, LEASE * 0.5) == 0
         assert await take(broker) == []
 
     async def test_recover_puts_back_to_the_front_once(self, world, broker):
         await broker.send([message("a"), message("b")])
         await take_one(broker)
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
         other = await world.connect()
         assert sorted(await asyncio.gather(broker.recover(), other.recover())) == [0, 1]
         assert await other.recover() == 0
@@ -92,7 +101,7 @@ class LeaseContract:
     async def test_recovered_messages_are_marked(self, world, broker):
         await broker.send([message(envelope("a")), message(envelope("b"))])
         assert not (await take_one(broker)).redelivered
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
         await broker.recover()
         assert [delivery.redelivered for delivery in await take(broker)] == [True, False]
 
@@ -100,7 +109,7 @@ class LeaseContract:
         body = b"\xff\x00 neither text nor json"
         await broker.send([message(body, "mail", priority=6)])
         await take_one(broker, "mail")
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
         assert await broker.recover() == 1
         delivery = await take_one(broker, "mail")
         assert (delivery.body, delivery.priority) == (body, 6)
@@ -108,7 +117,7 @@ class LeaseContract:
     async def test_recover_respects_its_limit(self, world, broker):
         await broker.send([message(str(n)) for n in range(5)])
         await take(broker)
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
         assert [await broker.recover(limit=2) for _ in range(4)] == [2, 2, 1, 0]
         assert sorted(bodies(await take(broker))) == ["0", "1", "2", "3", "4"]
 
@@ -116,7 +125,7 @@ class LeaseContract:
         # A late finish does no harm as long as nobody else got the message.
         await broker.send([message("a")])
         delivery = await take_one(broker)
-        await world.advance(LEASE + 1)
+        await leases_end(world, broker)
         (finished,) = await broker.finish([Finish(delivery)])
         assert await broker.recover() == (0 if finished else 1)
 
@@ -185,7 +194,7 @@ class LeaseContract:
             await broker.wait(["mail"], timeout=0.1)
             await other.requeue([delivery])
         assert bodies(waiting.result()) == ["a"]
-        await world.advance(LEASE + 1)
+        await leases_end(world, other)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(wait_and_take(broker))
             await broker.wait(["mail"], timeout=0.1)

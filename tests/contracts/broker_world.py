@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from typing import TYPE_CHECKING, Protocol
 
-from aioretryq.message import Delivery, Outgoing
+from aioretryq.message import DeadEntry, Delivery, Outgoing
+from aioretryq.protocol.deadletter import entry_id
+from aioretryq.protocol.envelope import Envelope, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,11 @@ class World(Protocol):
         ...
 
     async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass for leases, parked messages and revocations."""
+        """Let `seconds` pass for leases, sweeps, parked messages and revocations; back when negative.
+
+        Where the server keeps the time, that means to rewrite what it has noted; of sweeps on Redis these are the
+        fields `last` and `quiet_until` of the hash `aioretryq.sweep`, in unix seconds.
+        """
         ...
 
     def now(self) -> float:
@@ -42,9 +47,14 @@ def message(body: bytes | str, queue: str = "celery", *, priority: int = 0, due:
 
 
 def envelope(name: str) -> bytes:
-    """The least that looks like a Celery message: adapters may keep the redelivered mark inside of it."""
+    """A task message as it travels: adapters may keep the redelivered mark and the counters inside of it."""
     properties = {"delivery_tag": name, "delivery_info": {"exchange": "", "routing_key": "celery"}, "priority": 0}
-    return json.dumps({"body": name, "headers": {}, "properties": properties}).encode()
+    headers = {"task": "tasks.add", "id": name, "lang": "py"}
+    return encode(Envelope(b"[[1, 2], {}, {}]", headers=headers, properties=properties))
+
+
+def dead_entry(time: float, content: bytes = b"dead") -> DeadEntry:
+    return DeadEntry(entry_id(time, str(next(_numbers))), content)
 
 
 async def take(broker: Broker, *queues: str, limit: int = 100) -> list[Delivery]:
@@ -66,3 +76,20 @@ async def wait_and_take(broker: Broker, *queues: str) -> list[Delivery]:
         while not (found := await take(broker, *queues)):
             await broker.wait(queues or ("celery",), timeout=60)
     return found
+
+
+async def sweeps(world: World, broker: Broker, seconds: float) -> int:
+    """Let time pass while `broker` sweeps as often as somebody should; returns how many it has put back."""
+    count = await broker.recover()
+    while seconds > 0:
+        step = min(seconds, LEASE / 5)
+        seconds -= step
+        await world.advance(step)
+        count += await broker.recover()
+    return count
+
+
+async def leases_end(world: World, broker: Broker) -> None:
+    """Let all leases end, with sweeps up to shortly before, so that the next one finds them and is not late."""
+    assert await sweeps(world, broker, LEASE * 0.9) == 0
+    await world.advance(LEASE * 0.2)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import sqlite3
+from pathlib import Path
 
 from aioretryq.backends.sqlite import SQLiteBackend
 from aioretryq.brokers.sqlite import SQLiteBroker
 from contracts.broker_world import LEASE
 from contracts.shifted_clock import ShiftedClock
 
-if TYPE_CHECKING:
-    import contextlib
-    from pathlib import Path
+LAYOUT_1 = Path(__file__).with_name("sqlite_layout_1.sql")
+
+
+def make_layout_1(path: str | Path) -> None:
+    """A file that an earlier version has left behind, with two messages waiting, one parked and one claimed."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(LAYOUT_1.read_text())
 
 
 class SQLiteWorld(ShiftedClock):

@@ -11,6 +11,7 @@ import pytest
 
 from aioretryq.drivers.sqlite import SCHEMA_VERSION, Database
 from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError, NotOpenError
+from contracts.sqlite_world import make_layout_1
 
 
 def database(path) -> Database:
@@ -31,11 +32,11 @@ async def db(path):
 
 
 def bury(connection: sqlite3.Connection, entry: bytes) -> None:
-    connection.execute("INSERT INTO dead (entry) VALUES (?)", (entry,))
+    connection.execute("INSERT INTO dead (id, content) SELECT printf('%04d', count(*)), ? FROM dead", (entry,))
 
 
 def buried(connection: sqlite3.Connection) -> list[bytes]:
-    return [entry for (entry,) in connection.execute("SELECT entry FROM dead ORDER BY id")]
+    return [content for (content,) in connection.execute("SELECT content FROM dead ORDER BY id")]
 
 
 # -- transactions
@@ -189,6 +190,61 @@ async def test_a_newer_layout(path):
     await db.write(lambda c: c.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}"))
     await db.aclose()
     await refused(path, "newer aioretryq")
+
+
+def layout(connection: sqlite3.Connection) -> dict[str, set[tuple[object, ...]]]:
+    """The columns of each table (name, type, not null, default, key) and the indexes."""
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    return {name: {tuple(row[1:]) for row in connection.execute(f"PRAGMA table_info('{name}')")} for name in names}
+
+
+async def test_an_earlier_layout_becomes_the_present_one(tmp_path, db):
+    path = tmp_path / "earlier.sqlite3"
+    make_layout_1(path)
+    upgraded = [database(path) for _ in range(8)]
+    await asyncio.gather(*(each.open() for each in upgraded))
+    assert await upgraded[0].read(layout) == await db.read(layout)
+    assert await upgraded[0].read(buried) == [bytes([n]) for n in range(0x30, 0x41)]
+    ((version,),) = await upgraded[0].read(lambda c: c.execute("PRAGMA user_version").fetchall())
+    assert version == SCHEMA_VERSION
+    await asyncio.gather(*(each.aclose() for each in upgraded))
+
+
+async def test_who_has_an_earlier_layout_open_goes_on(path):
+    make_layout_1(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+        earlier.execute("PRAGMA journal_mode = WAL")
+        send = "INSERT INTO messages (queue, priority, position, body) VALUES ('celery', 0, ?, x'65')"
+        earlier.execute(send, (3,))
+        db = database(path)
+        await db.open()
+        earlier.execute(send, (4,))
+        assert earlier.execute("UPDATE messages SET receipt = 'r', lease_until = 9 WHERE id = 1").rowcount == 1
+        assert earlier.execute("DELETE FROM messages WHERE id = 1 AND receipt = 'r'").rowcount == 1
+        with pytest.raises(sqlite3.OperationalError, match="no column named entry"):
+            earlier.execute("INSERT INTO dead (entry) VALUES (x'65')")
+        assert await db.read(lambda c: c.execute("SELECT count(*) FROM messages").fetchall()) == [(5,)]
+        await db.aclose()
+
+
+async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path):
+    make_layout_1(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DROP TABLE dead")
+        before = layout(other)
+        db = database(path)
+        with pytest.raises(BrokerError, match="no such table: dead"):
+            await db.open()
+        assert layout(other) == before
+        assert other.execute("PRAGMA user_version").fetchall() == [(1,)]
+
+
+async def test_an_upgrade_by_a_newer_version_meanwhile_is_named(db, path):
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as newer:
+        newer.execute("ALTER TABLE dead RENAME COLUMN content TO contents")
+        newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(BrokerError, match="newer aioretryq has upgraded its layout meanwhile"):
+        await db.write(lambda c: bury(c, b"a"))
 
 
 async def test_a_damaged_file(path):

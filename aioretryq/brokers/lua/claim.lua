@@ -1,5 +1,5 @@
 -- Takes messages under a lease: admits what is due, pops in order, notes each in kombu's unacked.
--- KEYS  unacked, unacked_index, leases, revocations, revoked, each queue's schedule,
+-- KEYS  unacked, unacked_index, leases, revocations, revoked, void, each queue's schedule,
 --       each queue's list of bucket 0, then of bucket 3, 6 and 9
 -- ARGV  limit, lease, lead of the index score, tag prefix, number of the last tag, number of the last
 --       revocation seen, then for each queue what kombu appends to its messages in unacked
@@ -12,8 +12,16 @@ local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
 local limit = tonumber(ARGV[1])
 local ends, score = string.format('%.6f', now + ARGV[2]), string.format('%.6f', now + ARGV[3])
 local queues = #ARGV - 6
-local lists = 5 + queues
+local lists = 6 + queues
 local due, revoked, runs, taken, offers = {}, {}, {}, {}, {}
+
+-- Nobody reads the reply of this claim any more: see unclaim.lua. (Should it be another that was under way at the
+-- time, it comes again at once.)
+local void = redis.call('GET', KEYS[6])
+if void and tonumber(ARGV[5]) < tonumber(void) then
+  for q = 1, queues do due[q] = '0' end
+  return {due, revoked, runs, taken}
+end
 
 -- A key of the wrong type must fail here, before anything was popped.
 redis.call('HLEN', unacked)
@@ -31,7 +39,7 @@ for i = 1, #fresh, 2 do
 end
 
 for q = 1, queues do
-  local schedule = KEYS[5 + q]
+  local schedule = KEYS[6 + q]
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, 100)) do
     local offered, bucket, length, start = string.match(member, '^(%+?)(%d):(%d+):()')
     local list, body = KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length)

@@ -1,0 +1,63 @@
+"""What a message of Redis tells of its earlier deliveries: the counts are kept in the message itself.
+
+Kombu's layout has no other place that survives a restore by a Celery worker. What is no message of Celery's form
+cannot carry counts, and always looks new.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from aioretryq.errors import ProtocolError
+from aioretryq.protocol.envelope import MARKS, decode, mark_redelivered
+
+if TYPE_CHECKING:
+    from aioretryq.message import Delivery
+
+
+class History(NamedTuple):
+    """As `Delivery` has it."""
+
+    redelivered: bool = False
+    deliveries: int = 1
+    interruptions: int = 0
+
+
+NEW = History()
+
+
+def history(body: bytes) -> History:
+    """Of a message that is taken now."""
+    # Counts are never written without this word: nearly all messages are spared being read.
+    if b"redelivered" not in body:
+        return NEW
+    try:
+        envelope = decode(body)
+    except ProtocolError:
+        return NEW
+    info = envelope.properties.get("delivery_info")
+    info = info if isinstance(info, dict) else {}
+    if not (info.get("redelivered") or envelope.headers.get("redelivered")):
+        return NEW
+    marks = info.get(MARKS)
+    marks = marks if isinstance(marks, dict) else {}
+    interruptions = _count(marks.get("interruptions"))
+    # A Celery worker that restores a message does not count: it was delivered once, at least.
+    unknown = 0 if interruptions else 1
+    return History(True, _count(marks.get("deliveries"), unknown) + 1, interruptions)
+
+
+def _count(value: object, unknown: int = 0) -> int:
+    return value if type(value) is int and value >= 0 else unknown
+
+
+def after_crash(body: bytes) -> bytes:
+    """The message, put back because its holder is gone: that delivery counts."""
+    return mark_redelivered(body, deliveries=history(body).deliveries)
+
+
+def after_interruption(delivery: Delivery) -> bytes:
+    """The message, handed back by its holder: the delivery is taken back."""
+    return mark_redelivered(
+        delivery.body, deliveries=delivery.deliveries - 1, interruptions=delivery.interruptions + 1
+    )

@@ -1,0 +1,209 @@
+"""Messages whose holders are gone: found, and put back to the front of their queues."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from aioretryq.brokers.redis_history import after_crash, after_interruption
+from aioretryq.brokers.redis_keys import SEP, Targets, bucket_of, read_unacked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aioretryq.brokers.redis_keys import Keys
+    from aioretryq.brokers.redis_session import RedisSession
+    from aioretryq.message import Delivery
+
+logger = logging.getLogger("aioretryq.broker.redis")
+
+CHUNK = 100
+"""Messages that are held in memory at once."""
+
+LOOK_FOR_CELERYS = 60.0
+"""Longest time in seconds between two looks for messages of dead Celery workers."""
+
+
+class Recovery:
+    """Puts messages back; see `Broker.requeue` and `Broker.recover`."""
+
+    def __init__(self, session: RedisSession, keys: Keys, lease: float, visibility_timeout: float) -> None:
+        self._session = session
+        self._keys = keys
+        self._lease = lease
+        self._celerys = CelerysMessages(session, keys, visibility_timeout)
+
+    async def requeue(self, deliveries: Sequence[Delivery]) -> None:
+        held = [(d.tag, d.queue, bucket_of(d.priority), after_interruption(d)) for d in deliveries]
+        await self._restore(held, ended_only=False)
+
+    async def recover(self, *, limit: int) -> int:
+        keys = [self._keys.leases, self._keys.sweep]
+        tags: list[bytes] | None = await self._session.run("sweep", keys, [self._lease, limit])
+        if tags is None:
+            return 0  # this sweep is late, or one was a moment ago
+        recovered = 0
+        # From the youngest to the oldest, for each chunk goes in front of the one before.
+        for end in range(len(tags), 0, -CHUNK):
+            recovered += await self._recover(tags[max(0, end - CHUNK) : end])
+        return recovered + await self._celerys.recover(limit=limit - len(tags))
+
+    async def _recover(self, tags: list[bytes]) -> int:
+        client = self._session.client
+        with self._session.errors():
+            values: Any = await client.hmget(self._keys.unacked, tags)
+        held, lost = [], []
+        for tag, value in zip(tags, values, strict=True):
+            try:
+                name, queue, bucket, body = read_unacked(tag, value)
+                held.append((name, queue, bucket, after_crash(body)))
+            except ValueError:
+                # Finished, restored by a Celery worker, or no entry of ours: nothing we could put back.
+                lost.append(tag)
+                if value is not None:
+                    logger.warning("unreadable entry %r in %s is left there", tag, self._keys.unacked)
+        if lost:
+            with self._session.errors():
+                await client.zrem(self._keys.leases, *lost)
+        return await self._restore(held, ended_only=True)
+
+    async def _restore(self, held: Sequence[tuple[str, str, int, bytes]], *, ended_only: bool) -> int:
+        if not held:
+            return 0
+        targets, args = Targets(self._keys), []
+        for tag, queue, bucket, body in reversed(held):
+            args += [tag, targets.number(self._keys.bucket(queue, bucket)), body]
+        keys = [*self._keys.held, self._keys.sweep, *targets.numbers]
+        count: int = await self._session.run("restore", keys, [self._lease if ended_only else "", *args])
+        return count
+
+
+class CelerysMessages:
+    """What Celery workers took and neither finished nor gave back.
+
+    They do not renew: a message counts as abandoned once its entry is older than the visibility timeout, as it
+    does for them. What has a lease of ours is not theirs.
+    """
+
+    def __init__(self, session: RedisSession, keys: Keys, visibility_timeout: float) -> None:
+        self._session = session
+        self._keys = keys
+        self._timeout = visibility_timeout
+        self._next_look = 0.0
+        self._unreadable: set[bytes] = set()
+
+    async def recover(self, *, limit: int) -> int:
+        """Nothing most of the time: only every now and then it looks."""
+        now = time.monotonic()
+        if limit <= 0 or now < self._next_look:
+            return 0
+        self._next_look = now + min(LOOK_FOR_CELERYS, self._timeout / 10)
+        unreadable: set[bytes] = set()
+        recovered = offset = 0
+        while recovered < limit and (tags := await self._old(offset, limit - recovered)):
+            restored = 0
+            for end in range(len(tags), 0, -CHUNK):
+                restored += await self._recover(tags[max(0, end - CHUNK) : end], unreadable)
+            recovered += restored
+            offset += len(tags) - restored  # what could not be put back must not hide what comes after it
+        self._warn(unreadable)
+        return recovered
+
+    async def _old(self, offset: int, limit: int) -> list[bytes]:
+        client = self._session.client
+        with self._session.errors():
+            seconds, _ = await client.time()
+            tags: Any = await client.zrangebyscore(
+                self._keys.index, "-inf", seconds - self._timeout, start=offset, num=limit
+            )
+        return list(tags)
+
+    async def _recover(self, tags: list[Any], unreadable: set[bytes]) -> int:
+        client = self._session.client
+        with self._session.errors():
+            leases: Any = await client.zmscore(self._keys.leases, tags)
+            free = [tag for tag, lease in zip(tags, leases, strict=True) if lease is None]
+            values: Any = await client.hmget(self._keys.unacked, free) if free else []
+        targets, args = Targets(self._keys), []
+        for tag, value in zip(reversed(free), reversed(values), strict=True):
+            if value is None:
+                continue  # acknowledged or restored meanwhile
+            try:
+                message, exchange, routing_key, priority = read_celerys(value)
+            except ValueError:
+                unreadable.add(tag)
+                continue
+            queues = await self._queues(exchange, routing_key)
+            lists = [targets.number(self._keys.bucket(queue, bucket_of(priority))) for queue in queues]
+            args += [tag, after_crash(message), len(lists), *lists]
+        if not args:
+            return 0
+        keys = [*self._keys.held, *targets.numbers]
+        count, refused = await self._session.run("abandoned", keys, [self._timeout, *args])
+        if refused:
+            logger.warning("%d messages that no Celery worker finished are for keys that are no queues", refused)
+        return int(count)
+
+    async def _queues(self, exchange: str, routing_key: str) -> list[str]:
+        """Where kombu would put the message back: every queue that it was for."""
+        if not exchange:
+            return [routing_key]
+        client = self._session.client
+        with self._session.errors():
+            members: Any = await client.smembers(self._keys.bindings(exchange)[0])
+        return sorted(bound_to(routing_key, members)) or [routing_key]
+
+    def _warn(self, unreadable: set[bytes]) -> None:
+        if new := unreadable - self._unreadable:
+            logger.warning(
+                "%d entries in %s that no Celery worker finished are unreadable and left there, such as %r",
+                len(new),
+                self._keys.unacked,
+                min(new),
+            )
+        self._unreadable = unreadable
+
+
+def read_celerys(value: bytes) -> tuple[bytes, str, str, int]:
+    """(message, exchange, routing key, priority) of an entry that a Celery worker made; ValueError for others."""
+    text = value.decode()
+    start = text.find("{")
+    if start < 0 or text[:start].strip() != "[":
+        raise ValueError("no list that begins with a message")
+    try:
+        message, end = json.JSONDecoder().raw_decode(text, start)
+        rest = json.loads("[null" + text[end:])
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if len(rest) != 3 or not isinstance(rest[2], str) or not rest[2]:
+        raise ValueError("no exchange and routing key after the message")
+    # The text is cut out, not written anew: nothing of the message is changed but what marks it.
+    return text[start:end].encode(), str(rest[1] or ""), rest[2], _priority(message)
+
+
+def _priority(message: dict[str, Any]) -> int:
+    properties = message.get("properties")
+    try:
+        return int(properties["priority"]) if isinstance(properties, dict) else 0
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return 0
+
+
+def bound_to(routing_key: str, members: set[bytes]) -> set[str]:
+    """The queues among kombu's bindings (`routing key, pattern of a topic, queue`) that a message is for."""
+    found = set()
+    for member in members:
+        parts = member.decode(errors="replace").split(SEP)
+        if len(parts) == 3 and (parts[0] == routing_key or _matches(parts[1], routing_key)):
+            found.add(parts[2])
+    return found - {""}
+
+
+def _matches(pattern: str, routing_key: str) -> bool:
+    try:
+        return pattern != "" and re.match(pattern, routing_key) is not None
+    except re.error:
+        return False

@@ -1,0 +1,118 @@
+"""The open connection of a Redis broker: scripts, errors in our words, and the bindings that kombu's tools read."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
+
+from aioretryq.brokers.redis_keys import SEP
+from aioretryq.brokers.redis_watch import ListWatch
+from aioretryq.drivers.redis import RedisServer, close, load_scripts
+from aioretryq.errors import BrokerError, BrokerUnavailable, NotOpenError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
+
+    from aioretryq.brokers.redis_keys import Keys
+    from aioretryq.config import Settings
+
+logger = logging.getLogger("aioretryq.broker.redis")
+
+_SCRIPTS = (
+    *("abandoned", "bury", "claim", "exhume", "extend", "finish", "restore", "revoke", "send"),
+    *("sweep", "trim_dead", "unclaim"),
+)
+
+
+class RedisSession:
+    """Closed at first; may be opened and closed again and again."""
+
+    def __init__(self, url: str, settings: Settings, keys: Keys) -> None:
+        self._server = RedisServer(url, settings, BrokerUnavailable, BrokerError)
+        self.display_url = self._server.display_url
+        self._keys = keys
+        self._client: Redis | None = None
+        self._watch: ListWatch | None = None
+        self._scripts: dict[str, AsyncScript] = {}
+        self._declared: set[str] = set()
+
+    async def open(self) -> None:
+        client = self._server.client("broker")
+        try:
+            await self._server.check(client)
+        except BaseException:
+            await close(client)
+            raise
+        self._client = client
+        self._scripts = load_scripts(client, "aioretryq.brokers", *_SCRIPTS)
+        self._watch = ListWatch(self._server)
+
+    async def close(self) -> None:
+        client, watch = self._client, self._watch
+        self._client = self._watch = None
+        if watch is not None:
+            await watch.close()
+        if client is not None:
+            await close(client)
+
+    @property
+    def client(self) -> Redis:
+        """For single commands, inside of `errors`."""
+        if self._client is None:
+            raise self._not_open()
+        return self._client
+
+    @property
+    def watch(self) -> ListWatch:
+        if self._watch is None:
+            raise self._not_open()
+        return self._watch
+
+    def _not_open(self) -> NotOpenError:
+        return NotOpenError(f"The broker {self.display_url} is not open; use it inside `async with`.")
+
+    def errors(self) -> AbstractContextManager[None]:
+        return self._server.errors()
+
+    def ring(self) -> None:
+        """End every wait that goes on now."""
+        if self._watch is not None:
+            self._watch.ring()
+
+    async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        if self._client is None:
+            raise self._not_open()
+        try:
+            with self._server.errors():
+                return await self._scripts[script](keys, args)
+        except BrokerUnavailable:
+            # The server that comes back may have lost everything: write the bindings again.
+            self._declared.clear()
+            raise
+
+    async def declare(self, queues: Iterable[str]) -> None:
+        """Bind queues as kombu does when it declares them: tools and other clients of kombu list the bindings."""
+        new = set(queues) - self._declared
+        if not new:
+            return
+        async with self.client.pipeline(transaction=True) as pipe:
+            for queue in new:
+                for key in self._keys.bindings(queue):
+                    # Without the permanent set, kombu 5.7 may sweep the binding away.
+                    pipe.sadd(key, f"{queue}{SEP}{SEP}{queue}")
+            try:
+                with self._server.errors():
+                    await pipe.execute()
+            except (BrokerUnavailable, BrokerError) as error:
+                if not isinstance(error.__cause__, ResponseError):
+                    raise
+                # The server is there but full, or does not let us: messages matter more than bindings.
+                logger.debug("bindings are not written: %s", error)
+                return
+        self._declared |= new

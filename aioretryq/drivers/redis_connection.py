@@ -1,0 +1,83 @@
+"""Connections to Redis: redis-py's, but given up neither too early nor too late."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import MasterDownError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOT_SENT = "Nothing was sent to Redis."
+"""Note on an error that came before the command was sent."""
+
+MOMENT = 0.02
+"""Seconds for a reply that has arrived and was not read because the event loop was busy elsewhere."""
+
+# After a failover the address leads to the new master, and an old connection still to the old one.
+_DEMOTED = (ReadOnlyError, MasterDownError)
+# redis-py has no class for the one, and Redis 6.2 wraps the errors of a script's commands.
+_DEMOTED_CODES = re.compile(r"\b(READONLY|UNBLOCKED|MASTERDOWN)\b")
+
+
+class _Connection(AbstractConnection):
+    async def connect(self) -> None:
+        parent: Any = super()  # untyped in redis-py
+        try:
+            await parent.connect()
+        except (RedisError, OSError) as error:
+            error.add_note(NOT_SENT)
+            raise
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await self._read_patiently(*args, **options)
+        except ResponseError as error:
+            if isinstance(error, _DEMOTED) or _DEMOTED_CODES.search(str(error)):
+                await self.disconnect(nowait=True)
+            raise
+
+    async def _read_patiently(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **{**options, "disconnect_on_error": False})
+        except RedisTimeoutError:
+            # A late event loop sees the deadline before the reply: look once more. What was read in part is kept.
+            with self._answering_within(MOMENT):
+                return await super().read_response(*args, **options)
+        except ResponseError:
+            raise
+        except BaseException:
+            if options.get("disconnect_on_error", True):
+                await self.disconnect(nowait=True)
+            raise
+
+    @contextlib.contextmanager
+    def _answering_within(self, seconds: float) -> Iterator[None]:
+        usual, self.socket_timeout = self.socket_timeout, seconds
+        try:
+            yield
+        finally:
+            self.socket_timeout = usual
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        # Without a farewell: a silent peer would be waited for, and nothing that matters is still to be sent.
+        if (writer := self._writer) is not None:
+            writer.transport.abort()
+        await super().disconnect(*args, **options)
+
+
+class TCPConnection(_Connection, Connection):
+    pass
+
+
+class TLSConnection(_Connection, SSLConnection):
+    pass
+
+
+class SocketConnection(_Connection, UnixDomainSocketConnection):
+    pass

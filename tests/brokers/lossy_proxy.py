@@ -1,0 +1,78 @@
+"""A proxy that loses replies of scripts, or has the server get the call late: the client's connection breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Self
+
+PIECE = 2**16
+SCRIPTS = b"EVALSHA"
+
+
+class LossyProxy:
+    """For a server that freezes and goes on: it carries out what is in its sockets, and nobody reads the replies."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._losing = False
+        self._gate: asyncio.Event | None = None
+        self._kept = SCRIPTS
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    def lose_replies(self) -> None:
+        """Of scripts: the server has done it, and the client finds the connection closed."""
+        self._losing = True
+
+    def hold_requests(self, containing: bytes = SCRIPTS) -> asyncio.Event:
+        """The client finds the connection closed, and the server gets the request once the event is set."""
+        self._gate, self._kept = asyncio.Event(), containing
+        return self._gate
+
+    def flow(self) -> None:
+        """What comes from now on passes; what is held stays held."""
+        self._losing, self._gate = False, None
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", self._target)
+        last = bytearray()  # what was asked last on this connection, to know what a reply is about
+
+        async def requests() -> None:
+            with contextlib.closing(ours), contextlib.suppress(OSError):
+                while piece := await reader.read(PIECE):
+                    last[:] = piece
+                    if self._gate is not None and self._kept in piece:
+                        writer.close()
+                        await self._gate.wait()
+                    ours.write(piece)
+                    await ours.drain()
+
+        async def replies() -> None:
+            with contextlib.closing(writer), contextlib.suppress(OSError):
+                while piece := await theirs.read(PIECE):
+                    if self._losing and SCRIPTS in last:
+                        return
+                    writer.write(piece)
+                    await writer.drain()
+
+        for pump in (requests(), replies()):
+            task = asyncio.create_task(pump)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
