@@ -3,6 +3,8 @@
 from aioretryq.app import TaskQueue, shared_task
 from aioretryq.config import Settings
 from aioretryq.context import Request, current_task
+from aioretryq.dead import DeadLetters, UnknownDeadLetter
+from aioretryq.dead_messages import DeadMessage
 from aioretryq.errors import (
     AioretryqError,
     BackendError,
@@ -28,6 +30,7 @@ from aioretryq.errors import (
     TaskRevokedError,
     TimeLimitExceeded,
     UnknownSettingError,
+    WorkerLostError,
 )
 from aioretryq.execution import ExceptionInfo
 from aioretryq.result import AsyncResult, EagerResult, Update
@@ -48,6 +51,8 @@ __all__ = [
     "BrokerUnavailable",
     "ConfigError",
     "ContentDisallowed",
+    "DeadLetters",
+    "DeadMessage",
     "EagerResult",
     "EncodeError",
     "ExceptionInfo",
@@ -70,9 +75,11 @@ __all__ = [
     "TaskQueue",
     "TaskRevokedError",
     "TimeLimitExceeded",
+    "UnknownDeadLetter",
     "UnknownSettingError",
     "Update",
     "Worker",
+    "WorkerLostError",
     "current_task",
     "retrying",
     "shared_task",

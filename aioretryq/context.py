@@ -37,6 +37,18 @@ class Request:
     reply_to: str | None = None
     correlation_id: str | None = None
     children: list[Any] = field(default_factory=list)
+    deliveries: int = 1
+    """How often a worker took this attempt's message and died with it or still has it."""
+    interruptions: int = 0
+    """How often a stopping worker handed this attempt's message back: that costs nothing."""
+    cancel_reason: str | None = None
+    """Why this run is being cancelled: SHUTDOWN, REVOKED or LEASE_LOST. Plain functions, which nobody can cancel,
+    may look here; coroutines find it in `CancelledError.args` too."""
+
+    @property
+    def attempts(self) -> int:
+        """How often the body was begun and raised, this run included: `retries + 1`."""
+        return self.retries + 1
 
     @classmethod
     def of(cls, message: TaskMessage, *, hostname: str | None = None, **known: Any) -> Request:

@@ -13,7 +13,7 @@
     ├── BackendError                the result backend refused an operation
     │   ├── BackendStoreError       a result could not be stored
     │   └── BackendGetMetaError     a result could not be read
-    ├── PublishError                a task was not sent (Celery: OperationalError)
+    ├── PublishError                a task was not sent, or may not have been (Celery: OperationalError)
     ├── ProtocolError               bytes that are not a message or a result
     │   └── ContentDisallowed       a serializer that `accept_content` does not allow
     ├── EncodeError                 arguments or a result that cannot be serialised
@@ -27,6 +27,7 @@
     ├── MaxRetriesExceededError
     ├── TaskRevokedError
     ├── TimeLimitExceeded
+    ├── WorkerLostError             the workers that had a task died with it, too often
     └── RemoteTaskError             stand-in for a task's exception whose class is not loaded here
 """
 
@@ -63,7 +64,12 @@ class NotOpenError(ConfigError):
 
 
 class UnavailableError(AioretryqError):
-    """A server cannot be reached or cannot answer now. The operation may be tried again."""
+    """A server cannot be reached or cannot answer now. The operation may be tried again.
+
+    `maybe_done` is false where it is known that nothing was done; where only the reply is missing, it may have been.
+    """
+
+    maybe_done = True
 
 
 class BrokerUnavailable(UnavailableError):
@@ -102,8 +108,13 @@ class BackendGetMetaError(BackendError):
 class PublishError(AioretryqError):
     """The broker has not confirmed the task; its error is the `__cause__`.
 
-    Not sent, unless the server took it and only the reply was lost: retrying may then send it twice.
+    `maybe_sent` is false where it is known that the task was not sent. Otherwise it was on its way: sending it again
+    may run it twice.
     """
+
+    def __init__(self, message: str, *, maybe_sent: bool = True) -> None:
+        super().__init__(message)
+        self.maybe_sent = maybe_sent
 
 
 class ProtocolError(AioretryqError, ValueError):
@@ -197,6 +208,10 @@ class TaskRevokedError(AioretryqError):
 
 class TimeLimitExceeded(AioretryqError):
     """The task ran longer than its `time_limit` and was cancelled."""
+
+
+class WorkerLostError(AioretryqError):
+    """The task was given to several workers that died with it; `task_max_deliveries` bounds how many."""
 
 
 class RemoteTaskError(AioretryqError):

@@ -1,13 +1,17 @@
-"""Servers that are gone for a while: work waits for them, and the log says so once, and once that they are back."""
+"""Servers that are gone for a while: one operation looks whether they are back, the others wait for its news."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
+
 from aioretryq.errors import UnavailableError
-from aioretryq.retry import RECONNECT_POLICY, retrying
+from aioretryq.retry import RECONNECT_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,30 +19,125 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aioretryq")
 T = TypeVar("T")
 
+SLOW = 0.5
+"""Seconds after which a probe that is still under way no longer keeps the next one from trying."""
+
+REPEATED = 5.0
+"""Seconds within which an outage that comes again is not told again: a flapping server must not fill the log."""
+
 
 class Outage:
-    """Of one server, as seen by all that use it here. One log line when it begins, one when it ends."""
+    """Of one server, for all that use it on one event loop: of any number of operations one at a time is tried.
 
-    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    One log line when the outage begins and one when it ends; `quiet` makes them debug lines, for a second view on
+    the same server.
+    """
+
+    def __init__(self, name: str, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
+        self._level = logging.DEBUG if quiet else logging.WARNING
         self._clock = clock
         self._since: float | None = None
+        self._told = False  # of this outage
+        self._last_told = float("-inf")
+        self._ended = 0  # outages
+        self._failed = 0  # probes of this outage
+        self._probe: object | None = None  # the one under way
+        self._line: deque[asyncio.Future[object | None]] = deque()
+        self._back = asyncio.Event()
 
     async def survive(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """The operation's value, however long the server is gone: only cancellation ends the attempts."""
-        async for attempt in retrying(RECONNECT_POLICY, on=(UnavailableError,), on_retry=self.down):
-            with attempt:
+        """The operation's value, however long the server is gone: only cancellation ends the attempts.
+
+        While it is gone, operations take turns to probe it, after a backoff with full jitter that grows to a
+        second; the first that succeeds lets all go on at once.
+        """
+        while True:
+            probe = await self._turn()
+            slow = asyncio.get_running_loop().call_later(SLOW, self._pass_on, probe) if probe else None
+            ended = self._ended
+            try:
                 value = await operation()
+            except UnavailableError as error:
+                self._failed += probe is not None
+                # Begun before the server came back, it has only learnt of the outage that is over.
+                if ended == self._ended:
+                    self.down(error)
+            else:
                 self.up()
                 return value
-        raise AssertionError("a retry loop ends by returning or raising")
+            finally:
+                if slow is not None:
+                    slow.cancel()
+                    self._pass_on(probe)
 
     def down(self, error: BaseException, retries: int = 0, delay: float = 0.0) -> None:
+        """The server is gone; may be told again and again."""
+        now = self._clock()
         if self._since is None:
-            self._since = self._clock()
-            logger.warning("%s is gone, trying again until it is back: %s", self._name, error)
+            self._since = now
+            self._back.clear()
+        if not self._told and now - self._last_told >= REPEATED:
+            self._told, self._last_told = True, now
+            logger.log(self._level, "%s is gone, trying again until it is back: %s", self._name, error)
 
     def up(self) -> None:
-        if self._since is not None:
-            seconds, self._since = self._clock() - self._since, None
-            logger.warning("%s is back after %.1f s", self._name, seconds)
+        """The server is there."""
+        if self._since is None:
+            return
+        level = self._level if self._told else logging.DEBUG
+        logger.log(level, "%s is back after %.1f s", self._name, self._clock() - self._since)
+        self._since, self._told, self._failed = None, False, 0
+        self._ended += 1
+        self._back.set()
+        while self._line:
+            _answer(self._line.popleft(), None)
+
+    async def _turn(self) -> object | None:
+        """Wait until the server is back (None), or until it is this caller's turn to probe (then its proof)."""
+        if self._since is None:
+            return None
+        if self._probe is None:
+            mine: object | None = object()
+            self._probe = mine
+        else:
+            turn: asyncio.Future[object | None] = asyncio.get_running_loop().create_future()
+            self._line.append(turn)
+            try:
+                mine = await turn
+            except asyncio.CancelledError:
+                self._leave(turn)
+                raise
+        if mine is None:
+            return None
+        try:
+            with anyio.move_on_after(RECONNECT_POLICY.next_delay(self._failed)):
+                await self._back.wait()
+        except BaseException:
+            self._pass_on(mine)
+            raise
+        return mine
+
+    def _leave(self, turn: asyncio.Future[object | None]) -> None:
+        if turn in self._line:
+            self._line.remove(turn)
+        elif turn.done() and not turn.cancelled():
+            self._pass_on(turn.result())  # cancelled at the moment it was given the turn
+
+    def _pass_on(self, probe: object | None) -> None:
+        """This probe is over, or takes too long: the next in line has the turn. The line is first come, first served,
+        for an operation that never succeeds (a full server refuses some) must not keep the others from trying."""
+        if probe is None or self._probe is not probe:
+            return
+        self._probe = None
+        while self._line and self._probe is None:
+            mine = object()
+            if _answer(self._line.popleft(), mine):
+                self._probe = mine
+
+
+def _answer(turn: asyncio.Future[object | None], answer: object | None) -> bool:
+    if turn.done():
+        return False
+    turn.set_result(answer)
+    return True

@@ -43,15 +43,34 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The runtime gives the message up, whatever its body might have done: a failure and a dead letter."""
+
+    exc: BaseException
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Revoked:
     """Not to be run (any more); `reason` is `revoked`, `expired` or `terminated`."""
 
     reason: str
 
+    @property
+    def text(self) -> str:
+        """What a running task is told when it is cancelled."""
+        return "REVOKED"
+
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The worker is stopping: the message goes back to the front of its queue, nothing is counted."""
+    """The message goes back to the front of its queue, and no attempt is counted.
+
+    `text`, what a running task is told when it is cancelled: SHUTDOWN (the worker is stopping) or LEASE_LOST
+    (another worker has the message already).
+    """
+
+    text: str = "SHUTDOWN"
 
 
-Outcome = Succeeded | Failed | RetryAsked | Ignored | Rejected | Revoked | Interrupted
+Outcome = Succeeded | Failed | RetryAsked | Ignored | Rejected | GivenUp | Revoked | Interrupted

@@ -108,8 +108,8 @@ PUBLISH_POLICY = IntervalPolicy()
 RESULT_POLICY = IntervalPolicy(max_retries=20, interval_start=0, interval_step=1, interval_max=1)
 """Default `retry_policy` of result backends (celery/backends/base.py)."""
 
-RECONNECT_POLICY = RetryPolicy(max_retries=None, backoff=0.1, backoff_max=10.0)
-"""For connections that are to come back, however long it takes."""
+RECONNECT_POLICY = RetryPolicy(max_retries=None, backoff=0.05, backoff_max=1.0)
+"""For servers that are to come back, however long it takes, and then be noticed at once."""
 
 
 class Attempt:

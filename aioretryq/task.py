@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
-from aioretryq import eager
+from aioretryq import config, eager
 from aioretryq.context import Request, current_run
 from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, UnknownSettingError, did_you_mean
 from aioretryq.retry import RetryPolicy
@@ -44,7 +44,9 @@ OPTIONS: dict[str, Any] = {
 
 FROM_SETTINGS = {
     "acks_late": "task_acks_late",
+    "dead_letter": "task_dead_letter",
     "ignore_result": "task_ignore_result",
+    "max_deliveries": "task_max_deliveries",
     "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
     "time_limit": "task_time_limit",
     "track_started": "task_track_started",
@@ -91,6 +93,8 @@ class Task(Generic[P, R]):
     shadow_name: Callable[..., str | None] | None
     trail: bool
     acks_late: bool
+    dead_letter: bool | tuple[str, ...]
+    max_deliveries: int
     ignore_result: bool
     store_errors_even_if_ignored: bool
     time_limit: float | None
@@ -325,9 +329,20 @@ def check_option(option: str, value: Any, task: str) -> Any:
         raise ConfigError(f"Task {task!r}: max_retries is a number, at least 0, or None for ever; not {value!r}.")
     if option == "retry_kwargs":
         return _check_retry_kwargs(value, task)
+    if option == "priority" and value is not None and not (type(value) is int and 0 <= value <= 9):
+        raise ConfigError(f"Task {task!r}: priority is a number from 0 (served first) to 9, not {value!r}.")
+    if option in FROM_SETTINGS:
+        return _check_as_setting(option, value, task)
     if option in ("retry_backoff", "retry_backoff_max", "default_retry_delay") and not _is_duration(value):
         raise ConfigError(f"Task {task!r}: {option} is a number of seconds, at least 0; not {value!r}.")
     return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _check_as_setting(option: str, value: Any, task: str) -> Any:
+    try:
+        return config.check(FROM_SETTINGS[option], value)
+    except ConfigError as error:
+        raise ConfigError(f"Task {task!r}, {option}: {error}") from None
 
 
 def _check_retry_kwargs(value: Any, task: str) -> Mapping[str, Any]:
@@ -335,6 +350,8 @@ def _check_retry_kwargs(value: Any, task: str) -> Mapping[str, Any]:
         raise ConfigError(f"Task {task!r}: retry_kwargs is a dictionary of retry()'s options, not {value!r}.")
     whose = f"retry_kwargs of task {task!r}"
     check_options(value, {*RETRY_OPTIONS, "max_retries"}, whose)
+    if "eta" in value:
+        raise ConfigError(f"{whose}: eta would be the same moment for every retry; use countdown or retry_backoff.")
     check_retry_options({name: option for name, option in value.items() if name != "max_retries"}, whose)
     if "max_retries" in value:
         check_option("max_retries", value["max_retries"], task)

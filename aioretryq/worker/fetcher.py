@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 import anyio
 
+from aioretryq.errors import UnavailableError
 from aioretryq.message import Claim, parse_revocation
 from aioretryq.outcome import Revoked
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
     from aioretryq.brokers.base import Broker
     from aioretryq.outage import Outage
@@ -46,46 +48,59 @@ class Revocations:
 
 class Fetcher:
     def __init__(
-        self, broker: Broker, queues: list[str], jobs: Jobs, revocations: Revocations, *, outage: Outage
+        self,
+        broker: Broker,
+        queues: list[str],
+        jobs: Jobs,
+        revocations: Revocations,
+        *,
+        outage: Outage,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker = broker
         self._queues = deque(queues)
         self._jobs = jobs
         self._revocations = revocations
         self._outage = outage
+        self._clock = clock
 
-    async def run(self, executor: Executor, group: asyncio.TaskGroup) -> None:
+    async def run(self, executor: Executor) -> None:
         """Claim, start, wait; until cancelled, or until the jobs are no longer accepted."""
         while self._jobs.accepting:
             room = await self._jobs.wait_room(LOOK_AGAIN)
-            claim = await self._outage.survive(functools.partial(self._claim, room))
+            claim, asked = await self._outage.survive(functools.partial(self._claim, room))
             self._note_revocations(claim)
-            await self._start(claim, executor, group)
+            await self._start(claim, asked, executor)
             if len(claim.deliveries) < room:  # there was no more: another claim would come back empty
                 await self._outage.survive(lambda: self._broker.wait(list(self._queues), timeout=LOOK_AGAIN))
 
     async def run_revocations(self) -> None:
         """Only hear which tasks are to be cancelled; until cancelled. For a worker that is stopping."""
         while True:
-            self._note_revocations(await self._outage.survive(lambda: self._claim(0)))
+            claim, _ = await self._outage.survive(lambda: self._claim(0))
+            self._note_revocations(claim)
             await anyio.sleep(LOOK_AGAIN)
 
-    async def _claim(self, room: int) -> Claim:
+    async def _claim(self, room: int) -> tuple[Claim, float]:
+        """And when it was asked for: the leases last at least a lease from then."""
+        asked = self._clock()
         # Shielded: a reply that nobody reads is a message that comes back only when its lease ends.
         with anyio.CancelScope(shield=True):
             claim = await self._broker.claim(list(self._queues), limit=room)
         self._queues.rotate(-1)  # no queue starves behind another
-        return claim
+        return claim, asked
 
-    async def _start(self, claim: Claim, executor: Executor, group: asyncio.TaskGroup) -> None:
+    async def _start(self, claim: Claim, asked: float, executor: Executor) -> None:
         if not self._jobs.accepting:
             # The stop came while the claim was on its way.
-            with anyio.CancelScope(shield=True):
-                await self._broker.requeue(claim.deliveries)
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._broker.requeue(claim.deliveries)
+            except UnavailableError as error:
+                logger.error("%d messages come back when their leases end: %s", len(claim.deliveries), error)
             return
         for delivery in claim.deliveries:
-            job = self._jobs.add(delivery)
-            job.task = group.create_task(executor.run(job))
+            self._jobs.start(delivery, asked, executor.run)
 
     def _note_revocations(self, claim: Claim) -> None:
         for notice in claim.revoked:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from aioretryq.outcome import Interrupted, Revoked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator
+    from types import TracebackType
+    from typing import Any
 
+    from aioretryq.context import Request
     from aioretryq.message import Delivery
+
+logger = logging.getLogger("aioretryq.worker")
+
+LAST_SETTLEMENTS = 5.0
+"""Seconds that cancelled jobs get for their clean-up and their last completions; then they are left behind."""
 
 
 @dataclass(eq=False, slots=True)
@@ -27,7 +37,9 @@ class Job:
 
     number: int  # in the order of claiming
     delivery: Delivery
+    leased_until: float  # unix seconds, by this machine's clock; set by the thread that renews leases
     task_id: str | None = None
+    request: Request | None = None  # once its task is known
     started: bool = False  # the body has begun
     held: bool = True  # not acknowledged: its lease has to be renewed
     lease_lost: bool = False  # somebody else's now: nothing of it may be settled
@@ -37,7 +49,7 @@ class Job:
     _cancellable: bool = False
 
     @contextmanager
-    def cancellable(self) -> Iterator[None]:
+    def cancellable(self, torn_down: Callable[[], bool]) -> Iterator[None]:
         """The part of the job that `cancel` ends; what comes before and after it is not torn.
 
         A plain asyncio task and its `cancel` do here what a task group and a scope would, at a tenth of the cost.
@@ -46,40 +58,73 @@ class Job:
         try:
             yield
         except asyncio.CancelledError:
-            if self.cancelled_as is None:
-                raise  # not ours: the worker itself is being torn down
+            if torn_down():
+                raise  # the worker itself is: nothing is settled any more
         finally:
             self._cancellable = False
-            if self.task is not None and self.cancelled_as is not None and self.task.cancelling():
+            while self.task is not None and self.task.cancelling() and not torn_down():
                 self.task.uncancel()
+
+    @property
+    def in_body(self) -> bool:
+        """Whether user code runs: not while a completion is on its way to the servers."""
+        return self._cancellable
 
     def cancel(self, reason: Interrupted | Revoked) -> None:
         if self.cancelled_as is None:
             self.cancelled_as = reason
+            if self.request is not None:
+                self.request.cancel_reason = reason.text
             if self._cancellable:
                 self.abandon()
 
     def abandon(self) -> None:
         """Stop the job wherever it is; its message comes back when its lease ends."""
         if self.task is not None:
-            self.task.cancel()
+            self.task.cancel(None if self.cancelled_as is None else self.cancelled_as.text)
 
     def lose(self) -> None:
+        """Its message is somebody else's now."""
         self.lease_lost = True
         self.held = False
-        self.cancel(Interrupted())
+        self.cancel(Interrupted("LEASE_LOST"))
 
 
 class Jobs:
-    """All jobs of a worker; at most `limit` at once."""
+    """All jobs of a worker; at most `limit` at once.
 
-    def __init__(self, limit: int) -> None:
+    `async with` them: whatever still runs at the end of the block is cancelled, and comes back by its lease.
+    """
+
+    def __init__(self, limit: int, *, lease: float, clock: Callable[[], float] = time.time) -> None:
         self.limit = limit
         self.accepting = True
         self.interrupted: list[Job] = []
+        self.left_behind = 0
+        self._lease = lease
+        self._clock = clock
         self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
+        self._bug: BaseException | None = None
+        self._failed = asyncio.Event()
+        self._ending = False
+        self._owner: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._owner = asyncio.current_task()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._ending = True
+        with anyio.CancelScope(shield=True):
+            await self.end(self.all())
+
+    def torn_down(self) -> bool:
+        """Whether the worker is being torn down: `run` was cancelled, or a piece of it has failed."""
+        return self._ending or (self._owner is not None and self._owner.cancelling() > 0)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -87,15 +132,54 @@ class Jobs:
     def all(self) -> list[Job]:
         return list(self._jobs.values())
 
-    def add(self, delivery: Delivery) -> Job:
-        job = Job(next(self._numbers), delivery)
+    def held(self) -> list[Job]:
+        """Those whose leases have to be renewed. Any thread may ask."""
+        return [job for job in self.all() if job.held]
+
+    # -- running
+
+    def start(self, delivery: Delivery, claimed_at: float, run: Callable[[Job], Coroutine[Any, Any, None]]) -> Job:
+        """Run a job in a task of its own; an exception of `run` itself ends the worker (see `watch`)."""
+        job = Job(next(self._numbers), delivery, claimed_at + self._lease)
         self._jobs[job.number] = job
+        job.task = asyncio.get_running_loop().create_task(run(job))
+        job.task.add_done_callback(lambda task: self._ended(job, task))
         return job
 
-    def remove(self, job: Job) -> None:
-        del self._jobs[job.number]
+    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
+        self._jobs.pop(job.number, None)
         job.finished.set()
         self._changed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bug = error
+            self._failed.set()
+
+    async def watch(self) -> None:
+        """Raises the exception of the first job that has one: that is a bug of ours, not of a task."""
+        await self._failed.wait()
+        assert self._bug is not None
+        raise self._bug
+
+    async def end(self, jobs: list[Job]) -> None:
+        """Cancel these wherever they are and wait a moment; those that swallow it are left behind."""
+        tasks = {job.task: job for job in jobs if job.task is not None and not job.task.done()}
+        if not tasks:
+            return
+        for job in tasks.values():
+            job.abandon()
+        _, pending = await asyncio.wait(tasks, timeout=LAST_SETTLEMENTS / 5)
+        for task in pending:
+            self.leave_behind(tasks[task])
+
+    def leave_behind(self, job: Job) -> None:
+        """Forget a job whose coroutine does not end; whatever it still does, nothing of it is settled."""
+        job.lose()
+        if self._jobs.pop(job.number, None) is not None:
+            self.left_behind += 1
+            self._changed.set()
+            logger.error("Task [%s] swallows its cancellation and is left behind", job.task_id)
+
+    # -- waiting
 
     @property
     def room(self) -> int:

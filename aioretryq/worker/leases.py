@@ -1,62 +1,146 @@
-"""Keeps what this worker holds its own, and brings back what dead workers held."""
+"""Keeps what this worker holds its own, and brings back what dead workers held: in a thread of its own.
+
+A task that blocks the event loop would otherwise cost all others their leases. The thread has an event loop and a
+connection of its own (`Broker.twin`); it renews first and only then looks for what others have lost, so that after
+an outage nobody takes what somebody alive still runs.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import anyio
 
+from aioretryq.outage import Outage
+from aioretryq.worker.blocking import BlockedLoop
+
 if TYPE_CHECKING:
-    from aioretryq.backends.base import ResultBackend
+    from collections.abc import Callable
+
     from aioretryq.brokers.base import Broker
-    from aioretryq.outage import Outage
-    from aioretryq.worker.jobs import Jobs
+    from aioretryq.worker.jobs import Job, Jobs
 
 logger = logging.getLogger("aioretryq.worker")
 
-CLEANUP_EVERY = 3600.0
-"""Seconds between clean-ups of expired results, where the backend does not expire them itself."""
+THREAD_ENDS = 5.0
+"""Seconds the thread gets to close its connection; it is a daemon, and holds nothing that would be lost."""
 
 
 class Leases:
-    """Renews the leases of all held messages every third of a lease."""
+    """Every fifth of a lease: renew everything held here, then put back what nobody renews any more."""
 
-    def __init__(self, broker: Broker, jobs: Jobs, *, lease: float, outage: Outage) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        jobs: Jobs,
+        *,
+        lease: float,
+        blocked_limit: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._broker = broker
         self._jobs = jobs
         self._lease = lease
-        self._outage = outage
+        self._blocked_limit = blocked_limit
+        self._clock = clock
 
     async def run(self) -> None:
-        while True:
-            await anyio.sleep(self._lease / 3)
-            await self.renew()
+        """Until cancelled; raises what ends the thread."""
+        loop = asyncio.get_running_loop()
+        ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        keeper = _Thread(self, BlockedLoop(loop, self._jobs, limit=self._blocked_limit), loop, ended)
+        keeper.start()
+        end = asyncio.wrap_future(ended)
+        try:
+            await asyncio.shield(end)
+        finally:
+            keeper.stop()
+            with anyio.move_on_after(THREAD_ENDS, shield=True):
+                await asyncio.wait([end])
 
-    async def renew(self) -> None:
-        held = [job for job in self._jobs.all() if job.held]
-        ours = await self._outage.survive(lambda: self._broker.extend([job.delivery for job in held]))
+    async def keep(self, blocked: BlockedLoop, loop: asyncio.AbstractEventLoop) -> None:
+        """The thread's work, on its own event loop."""
+        outage = Outage(f"Broker {self._broker.display_url}, for leases,", quiet=True)
+        twin = self._broker.twin()
+        await outage.survive(twin.__aenter__)
+        try:
+            while True:
+                if not blocked.past_limit:
+                    await outage.survive(lambda: self._renew(twin, loop))
+                    if count := await outage.survive(twin.recover):
+                        logger.warning("%d messages of workers that are gone are back in their queues", count)
+                await asyncio.sleep(self._lease / 5)
+        finally:
+            await twin.__aexit__(None, None, None)
+
+    async def _renew(self, twin: Broker, loop: asyncio.AbstractEventLoop) -> None:
+        held, now = self._jobs.held(), self._clock()
+        ours = await twin.extend([job.delivery for job in held])
         for job, still in zip(held, ours, strict=True):
-            # A job that was settled meanwhile has no lease either.
-            if not still and job.held and not job.finished.is_set():
-                job.lose()
+            if still:
+                job.leased_until = now + self._lease
+            elif job.held:
+                loop.call_soon_threadsafe(_lose, job)
 
 
-class Recovery:
-    """Puts back messages whose holders are gone, and cleans up, whichever worker gets there first."""
+def _lose(job: Job) -> None:
+    # A job that was settled meanwhile has no lease either.
+    if job.held and not job.finished.is_set():
+        job.lose()
 
-    def __init__(self, broker: Broker, backend: ResultBackend, *, lease: float, outage: Outage) -> None:
-        self._broker = broker
-        self._backend = backend
-        self._lease = lease
-        self._outage = outage
 
-    async def run(self) -> None:
-        next_cleanup = 0.0
-        while True:
-            if count := await self._outage.survive(self._broker.recover):
-                logger.warning("%d messages of workers that are gone are back in their queues", count)
-            if anyio.current_time() >= next_cleanup:
-                next_cleanup = anyio.current_time() + CLEANUP_EVERY
-                await self._outage.survive(self._backend.cleanup)
-            await anyio.sleep(self._lease / 2)
+class _Thread(threading.Thread):
+    """Runs `Leases.keep` and the watch over the worker's loop, until it is stopped."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        blocked: BlockedLoop,
+        loop: asyncio.AbstractEventLoop,
+        ended: concurrent.futures.Future[None],
+    ) -> None:
+        super().__init__(name="aioretryq-leases", daemon=True)
+        self._leases = leases
+        self._blocked = blocked
+        self._loop = loop
+        self._ended = ended
+        self._stopping = threading.Event()
+        self._stop: Callable[[], None] | None = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._work())
+        except Exception as error:
+            logger.exception("The thread that renews leases has failed")
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
+
+    def stop(self) -> None:
+        """From any thread, also when it has ended or has not begun."""
+        self._stopping.set()
+        if self._stop is not None:
+            self._stop()
+
+    async def _work(self) -> None:
+        here, work = asyncio.get_running_loop(), asyncio.current_task()
+        assert work is not None
+
+        def stop() -> None:
+            if not here.is_closed():
+                here.call_soon_threadsafe(work.cancel)
+
+        self._stop = stop
+        try:
+            if not self._stopping.is_set():
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._leases.keep(self._blocked, self._loop))
+                    group.create_task(self._blocked.watch())
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise RuntimeError("somebody has cancelled the thread that renews leases") from None

@@ -1,23 +1,28 @@
-"""The worker's line for each finished attempt. Fields for log processors are in `extra` as `data`."""
+"""The worker's line for each finished attempt. Fields for log processors are in `extra` as `data`.
+
+And a bound for lines that whoever can send messages could make us write without end.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aioretryq.outcome import Failed, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
+from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
 from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
     from aioretryq.message import TaskMessage
-    from aioretryq.task import Task
 
 logger = logging.getLogger("aioretryq.worker")
 
 
-def log_outcome(task: Task[Any, Any], message: TaskMessage, outcome: Outcome, runtime: float) -> None:
-    level, text = describe(task, outcome)
+def log_outcome(
+    throws: tuple[type[BaseException], ...], message: TaskMessage, outcome: Outcome, runtime: float
+) -> None:
+    level, text = describe(throws, outcome)
     if not logger.isEnabledFor(level):
         return
     attempt = message.retries + 1
@@ -42,13 +47,13 @@ def log_outcome(task: Task[Any, Any], message: TaskMessage, outcome: Outcome, ru
     )
 
 
-def describe(task: Task[Any, Any], outcome: Outcome) -> tuple[int, str]:
+def describe(throws: tuple[type[BaseException], ...], outcome: Outcome) -> tuple[int, str]:
     """(level, text) of an outcome. Expected errors (`throws`) are no alarm."""
     match outcome:
         case Succeeded():
             return logging.INFO, "succeeded"
         case Failed(exc):
-            if isinstance(exc, task.throws):
+            if isinstance(exc, throws):
                 return logging.INFO, f"raised expected: {saferepr(exc)}"
             return logging.ERROR, f"failed: {saferepr(exc)}"
         case RetryAsked(exc, due):
@@ -58,7 +63,32 @@ def describe(task: Task[Any, Any], outcome: Outcome) -> tuple[int, str]:
             return logging.INFO, "ignored"
         case Rejected(exc, requeue):
             return logging.WARNING, f"rejected, {'requeued' if requeue else 'dead-lettered'}: {saferepr(exc)}"
+        case GivenUp(exc, reason):
+            return logging.ERROR, f"given up, dead-lettered ({reason}): {saferepr(exc)}"
         case Revoked(reason):
             return logging.WARNING, f"was not run to its end: {reason}"
-        case Interrupted():
-            return logging.WARNING, "interrupted, back in its queue"
+        case Interrupted(text):
+            return logging.WARNING, f"interrupted ({text}), back in its queue"
+
+
+REPEATS = 10
+"""Lines of one kind that are written until the next summary."""
+
+
+class Repeated:
+    """Writes the first few lines of each kind; `sum_up` says how many more there were, and starts afresh."""
+
+    def __init__(self, limit: int = REPEATS) -> None:
+        self._limit = limit
+        self._seen: Counter[str] = Counter()
+
+    def log(self, level: int, kind: str, text: str, *args: object) -> None:
+        self._seen[kind] += 1
+        if self._seen[kind] <= self._limit:
+            logger.log(level, text, *args)
+
+    def sum_up(self) -> None:
+        for kind, count in self._seen.items():
+            if count > self._limit:
+                logger.warning("%d more: %s", count - self._limit, kind)
+        self._seen.clear()

@@ -2,10 +2,11 @@
 
 outcome         result stored              message
 Succeeded       SUCCESS                    acknowledged
-Failed          FAILURE                    acknowledged
+Failed          FAILURE                    acknowledged; to the dead letters if its task wants that
 RetryAsked      RETRY                      acknowledged and parked anew, in one atomic step
 Ignored         -                          acknowledged
 Rejected        FAILURE, unless requeued   to the dead letters, or to the tail of its queue
+GivenUp         FAILURE                    to the dead letters
 Revoked         REVOKED                    acknowledged
 Interrupted     -                          back to the front of its queue
 """
@@ -13,23 +14,24 @@ Interrupted     -                          back to the front of its queue
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
 from aioretryq import states
-from aioretryq.errors import EncodeError, TaskRevokedError
+from aioretryq.errors import AioretryqError, EncodeError, TaskRevokedError
 from aioretryq.message import Outgoing, StoredResult
-from aioretryq.outcome import Failed, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
-from aioretryq.protocol.deadletter import DeadLetter, encode_dead_letter
+from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
 from aioretryq.protocol.exceptions import exception_to_data
-from aioretryq.protocol.result import ResultDocument
+from aioretryq.protocol.result import ResultDocument, exception_of
 from aioretryq.protocol.task import encode_task, format_moment, saferepr
+from aioretryq.worker.burial import BURIED, REJECTED, burial, why_failed, with_error
 
 if TYPE_CHECKING:
     from aioretryq.context import Request
-    from aioretryq.message import Delivery, TaskMessage
+    from aioretryq.message import DeadEntry, Delivery, TaskMessage
 
 REJECT_DELAY = 1.0
 """Seconds until a message that was rejected with requeue is offered again: a task that always rejects must
@@ -51,6 +53,7 @@ class Attempted:
     extended: bool = False
     ignore_result: bool = False
     store_errors: bool = True
+    bury_failures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Settlement:
     outcome: Outcome
     record: StoredResult | None = None
     send: tuple[Outgoing, ...] = ()
-    dead: bytes | None = None
+    dead: DeadEntry | None = None
     requeue: bool = False
 
 
@@ -69,20 +72,21 @@ def settle(outcome: Outcome, attempted: Attempted, *, now: float, tag: NewTag, r
     try:
         return _settle(outcome, attempted, now, tag, record)
     except (EncodeError, TypeError, ValueError, AttributeError) as error:
-        # The value of a success, or the new arguments or options of a retry.
-        return _settle(Failed(error), attempted, now, tag, record)
+        # The value of a success, the new arguments or options of a retry, or the list of tasks that it has sent.
+        childless = dataclasses.replace(attempted.request, children=[])
+        return _settle(Failed(error), dataclasses.replace(attempted, request=childless), now, tag, record)
 
 
 def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: NewTag, record: Record) -> Settlement:
-    def stored(state: str, result: Any, traceback: str | None = None) -> StoredResult | None:
-        wanted = not attempted.ignore_result or (state == states.FAILURE and attempted.store_errors)
-        return record(document(attempted, state, result, traceback, now)) if wanted else None
-
+    stored = functools.partial(_stored, attempted, now, record)
     match outcome:
         case Succeeded(value):
             return Settlement(outcome, stored(states.SUCCESS, value))
         case Failed(exc, text):
-            return Settlement(outcome, stored(states.FAILURE, exception_to_data(exc), text))
+            return _fail(outcome, attempted, now, tag, stored(states.FAILURE, exception_to_data(exc), text))
+        case GivenUp(exc, reason):
+            record_of_failure = stored(states.FAILURE, exception_to_data(exc))
+            return Settlement(outcome, record_of_failure, dead=burial(reason, attempted, now, tag, exc))
         case RetryAsked(exc, _, text):
             again = retry_message(outcome, attempted, now, tag)
             return Settlement(outcome, stored(states.RETRY, exception_to_data(exc), text), (again,))
@@ -104,6 +108,20 @@ def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: NewTag, rec
             assert_never(outcome)
 
 
+def _stored(
+    attempted: Attempted, now: float, record: Record, state: str, result: Any, traceback: str | None = None
+) -> StoredResult | None:
+    wanted = not attempted.ignore_result or (state == states.FAILURE and attempted.store_errors)
+    return record(document(attempted, state, result, traceback, now)) if wanted else None
+
+
+def _fail(outcome: Failed, attempted: Attempted, now: float, tag: NewTag, stored: StoredResult | None) -> Settlement:
+    if not attempted.bury_failures:
+        return Settlement(outcome, stored)
+    dead = burial(why_failed(attempted), attempted, now, tag, outcome.exc, outcome.traceback)
+    return Settlement(outcome, stored, dead=dead)
+
+
 def _reject(
     outcome: Rejected, attempted: Attempted, now: float, tag: NewTag, stored: StoredResult | None
 ) -> Settlement:
@@ -111,9 +129,22 @@ def _reject(
     if outcome.requeue:
         again = Outgoing(delivery.queue, delivery.body, tag(), delivery.priority, now + REJECT_DELAY)
         return Settlement(outcome, None, (again,))
-    return Settlement(
-        outcome, stored, dead=dead_letter("rejected", delivery, attempted.worker, now, outcome.exc, attempted.message)
-    )
+    return Settlement(outcome, stored, dead=burial(REJECTED, attempted, now, tag, outcome.exc))
+
+
+def settle_again(found: ResultDocument, attempted: Attempted, *, now: float, tag: NewTag) -> Settlement:
+    """Of a redelivered message whose final result is stored already: its worker died before it acknowledged.
+
+    What would have been buried then is buried now.
+    """
+    if found.status != states.FAILURE:
+        return Settlement(Ignored())
+    exc = exception_of(found) or AioretryqError("its failure cannot be read")
+    reason = next((why for cls, why in BURIED.items() if isinstance(exc, cls)), None)
+    if reason is None and attempted.bury_failures:
+        reason = why_failed(attempted)
+    dead = None if reason is None else burial(reason, attempted, now, tag, exc, found.traceback)
+    return Settlement(Ignored(), dead=dead)
 
 
 def document(attempted: Attempted, state: str, result: Any, traceback: str | None, now: float) -> ResultDocument:
@@ -161,7 +192,7 @@ def retry_message(retry: RetryAsked, attempted: Attempted, now: float, tag: NewT
         parent_id=message.id,
         time_limit=options.get("time_limit", message.time_limit),
         soft_time_limit=options.get("soft_time_limit", message.soft_time_limit),
-        headers={**message.headers, **options.get("headers", {})},
+        headers={**with_error(attempted, retry.exc, now), **options.get("headers", {})},
         exchange="",
         routing_key=queue,
         priority=priority,
@@ -176,20 +207,3 @@ def _expires(given: Any, before: str | None, now: float) -> str | None:
     if isinstance(given, datetime):
         return given.isoformat()
     return format_moment(now + (given.total_seconds() if isinstance(given, timedelta) else given))
-
-
-def dead_letter(
-    reason: str, delivery: Delivery, worker: str, now: float, error: BaseException, message: TaskMessage | None = None
-) -> bytes:
-    return encode_dead_letter(
-        DeadLetter(
-            reason=reason,
-            queue=delivery.queue,
-            payload=delivery.body,
-            time=now,
-            worker=worker,
-            task=message.task if message else None,
-            task_id=message.id if message else None,
-            error=saferepr(error),
-        )
-    )

@@ -2,10 +2,14 @@
 
 A crash between the two leaves a stored result and a message that comes back; whoever gets it finds the final
 result and only acknowledges. A crash before the first leaves the message as it was.
+
+Results are not fenced by the broker. So a message whose lease may have ended by our own clock (this process was
+frozen, or cut off) has it confirmed before its result is stored.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,59 +19,99 @@ from aioretryq.batching import GroupCommit
 from aioretryq.message import Finish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
-    from aioretryq.message import Delivery
     from aioretryq.outage import Outage
+    from aioretryq.protocol.result import ResultDocument
+    from aioretryq.worker.jobs import Job
     from aioretryq.worker.settlement import Settlement
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A settlement, and the message it is about; None when that was acknowledged before it ran."""
+    """A settlement, and the job whose message it is about; None when that was acknowledged before it ran."""
 
     settlement: Settlement
-    delivery: Delivery | None
+    job: Job | None
 
 
 class Settler:
     def __init__(
-        self, broker: Broker, results: ResultStore, *, broker_outage: Outage, backend_outage: Outage
+        self,
+        broker: Broker,
+        results: ResultStore,
+        *,
+        lease: float,
+        broker_outage: Outage,
+        backend_outage: Outage,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker = broker
         self._results = results
+        self._lease = lease
         self._broker_outage = broker_outage
         self._backend_outage = backend_outage
+        self._clock = clock
         self._commits: GroupCommit[Completion, bool] = GroupCommit(self._commit)
 
     async def submit(self, completion: Completion) -> bool:
-        """Returns when it is done; False when the message was no longer ours.
+        """Returns when it is done; False when the message was no longer ours: then nothing was.
 
         Waits out any outage. Raises BackendError or BrokerError when a server refuses.
         """
         return await self._commits.submit(completion)
 
-    async def is_settled(self, task_id: str) -> bool:
-        """Whether a final result is stored: then an earlier holder of the message got as far as that."""
+    async def settled(self, task_id: str) -> ResultDocument | None:
+        """The final result, if one is stored: then an earlier holder of the message got as far as that."""
         if isinstance(self._results.backend, DisabledBackend):
-            return False
+            return None
         document = await self._backend_outage.survive(lambda: self._results.get_task_meta(task_id))
-        return document.status in states.FINAL
+        return document if document.status in states.FINAL else None
 
     async def run(self) -> None:
         await self._commits.run()
 
     async def _commit(self, batch: list[Completion]) -> list[bool]:
-        if records := [entry.settlement.record for entry in batch if entry.settlement.record is not None]:
-            await self._backend_outage.survive(lambda: self._results.store(records))
-        if sends := [out for entry in batch if entry.delivery is None for out in entry.settlement.send]:
+        ours = await self._backend_outage.survive(lambda: self._store(batch))
+        done = [entry for entry, still in zip(batch, ours, strict=True) if still]
+        early = [entry.settlement for entry in done if entry.job is None]
+        if sends := [out for settlement in early for out in settlement.send]:
             await self._broker_outage.survive(lambda: self._broker.send(sends))
+        if dead := [settlement.dead for settlement in early if settlement.dead is not None]:
+            await self._broker_outage.survive(lambda: self._broker.bury(dead))
         finishes = [
-            Finish(entry.delivery, entry.settlement.send, entry.settlement.dead)
-            for entry in batch
-            if entry.delivery is not None
+            Finish(entry.job.delivery, entry.settlement.send, entry.settlement.dead)
+            for entry in done
+            if entry.job is not None
         ]
-        if not finishes:
-            return [True] * len(batch)
-        ours = iter(await self._broker_outage.survive(lambda: self._broker.finish(finishes)))
-        return [True if entry.delivery is None else next(ours) for entry in batch]
+        finished = iter(await self._broker_outage.survive(lambda: self._broker.finish(finishes)) if finishes else [])
+        return [still and (entry.job is None or next(finished)) for entry, still in zip(batch, ours, strict=True)]
+
+    async def _store(self, batch: list[Completion]) -> list[bool]:
+        """Store the results of those messages that are still ours; called anew after an outage."""
+        ours = await self._confirm(batch)
+        records = [
+            entry.settlement.record
+            for entry, still in zip(batch, ours, strict=True)
+            if still and entry.settlement.record is not None
+        ]
+        if records:
+            await self._results.backend.store(records)
+        return ours
+
+    async def _confirm(self, batch: list[Completion]) -> list[bool]:
+        """Which messages are still ours. Nearly always known without asking: leases are renewed all the time."""
+        enough = self._clock() + self._lease / 4
+        doubtful = [entry.job for entry in batch if entry.job is not None and entry.job.leased_until < enough]
+        if not doubtful:
+            return [entry.job is None or not entry.job.lease_lost for entry in batch]
+        now, deliveries = self._clock(), [job.delivery for job in doubtful]
+        extended = await self._broker_outage.survive(lambda: self._broker.extend(deliveries))
+        for job, still in zip(doubtful, extended, strict=True):
+            if still:
+                job.leased_until = now + self._lease
+            else:
+                job.lease_lost = True
+        return [entry.job is None or not entry.job.lease_lost for entry in batch]

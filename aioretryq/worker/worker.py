@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,8 +20,9 @@ from aioretryq.outage import Outage
 from aioretryq.outcome import Interrupted
 from aioretryq.worker.executor import Executor
 from aioretryq.worker.fetcher import Fetcher, Revocations
-from aioretryq.worker.jobs import Job, Jobs
-from aioretryq.worker.leases import Leases, Recovery
+from aioretryq.worker.housekeeping import Housekeeping
+from aioretryq.worker.jobs import LAST_SETTLEMENTS, Job, Jobs
+from aioretryq.worker.leases import Leases
 from aioretryq.worker.settler import Settler
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aioretryq.worker")
 
-LAST_SETTLEMENTS = 5.0
-"""Seconds the last completions get to be delivered after the grace; then their leases bring them back."""
+STOP = (signal.SIGTERM, signal.SIGINT)
+STOP_NOW = tuple(getattr(signal, name) for name in ("SIGQUIT",) if hasattr(signal, name))  # not on Windows
 
 
 class Worker:
@@ -60,33 +61,49 @@ class Worker:
         self.grace = _setting(queue, "worker_grace", grace)
         self.name = node_name(name)
         self.ready = asyncio.Event()
+        self.left_behind = False  # whether coroutines that swallow their cancellation outlive `run`
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    def stop(self) -> None:
+    def stop(self, *, now: bool = False) -> None:
         """Stop gracefully: take nothing more, give back what has not started, wait `grace` seconds for what
-        runs, then cancel it and give it back. A second call ends the waiting."""
-        (self._hurry if self._stop.is_set() else self._stop).set()
+        runs, then cancel it and give it back. A second call, or `now`, ends the waiting."""
+        if now or self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
 
     async def run(self) -> None:
-        """Work until stopped. Cancelling `run` is a stop without grace; messages come back by their leases."""
-        async with self.queue, self.queue.worker_resources():
-            broker, results = self.queue.broker, self.queue.results
+        """Work until stopped. Cancelling `run` is a stop without grace; messages come back by their leases.
+
+        Raises the error of the piece that failed, if one did; servers that are gone are waited for.
+        """
+        async with AsyncExitStack() as opened:
+            if not await self._open(opened):
+                return
+            await opened.enter_async_context(self.queue.worker_resources())
+            broker, results, conf = self.queue.broker, self.queue.results, self.queue.conf
             outage = Outage(f"Broker {broker.display_url}")
             backend_outage = Outage(f"Result backend {results.backend.display_url}")
-            lease = self.queue.conf.lease
-            jobs, revocations = Jobs(self.concurrency), Revocations()
-            settler = Settler(broker, results, broker_outage=outage, backend_outage=backend_outage)
+            lease = conf.lease
+            jobs, revocations = Jobs(self.concurrency, lease=lease), Revocations()
+            settler = Settler(broker, results, lease=lease, broker_outage=outage, backend_outage=backend_outage)
+            leases = Leases(broker, jobs, lease=lease, blocked_limit=conf.worker_blocked_limit)
             executor = Executor(self.queue, jobs, settler, name=self.name, threads=self.threads, revoked=revocations)
             fetcher = Fetcher(broker, self.queues, jobs, revocations, outage=outage)
+            housekeeping = Housekeeping(broker, results.backend, conf, executor.repeated, outage=backend_outage)
 
             async with anyio.create_task_group() as services:  # stops last
                 services.start_soon(settler.run)
-                services.start_soon(Leases(broker, jobs, lease=lease, outage=outage).run)
-                async with asyncio.TaskGroup() as running:  # drained, then cancelled and handed back
+                services.start_soon(leases.run)
+                services.start_soon(housekeeping.run)
+                services.start_soon(jobs.watch)
+                async with jobs:  # drained, then cancelled and handed back
                     async with anyio.create_task_group() as intake:  # stops first
-                        intake.start_soon(fetcher.run, executor, running)
-                        intake.start_soon(Recovery(broker, results.backend, lease=lease, outage=outage).run)
+                        intake.start_soon(fetcher.run, executor)
                         self.ready.set()
                         await self._stop.wait()
                         jobs.accepting = False
@@ -94,7 +111,22 @@ class Worker:
                     await self._hand_back([job for job in jobs.all() if not job.started], jobs)
                     await self._drain(jobs, fetcher)
                     await self._hand_back(jobs.all(), jobs)
+                self.left_behind = jobs.left_behind > 0
                 services.cancel_scope.cancel()
+            executor.repeated.sum_up()
+
+    async def _open(self, opened: AsyncExitStack) -> bool:
+        """Open the queue, waiting for servers that are not there yet; False when stopped meanwhile."""
+        if not self.queue.conf.broker_connection_retry_on_startup:
+            await opened.enter_async_context(self.queue)
+            return True
+        outage = Outage("The broker or result backend")
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cut_short, self._stop, group.cancel_scope)
+            await outage.survive(lambda: opened.enter_async_context(self.queue))
+            group.cancel_scope.cancel()
+            return True
+        return False
 
     async def _drain(self, jobs: Jobs, fetcher: Fetcher) -> None:
         if not len(jobs):
@@ -102,29 +134,35 @@ class Worker:
         logger.info("Stopping: %d tasks have %.0f s to finish", len(jobs), self.grace)
         with anyio.move_on_after(self.grace):
             async with anyio.create_task_group() as group:
-                group.start_soon(self._cut_short, group.cancel_scope)
+                group.start_soon(self._cut_short, self._hurry, group.cancel_scope)
                 group.start_soon(fetcher.run_revocations)
                 await jobs.wait_idle()
                 group.cancel_scope.cancel()
 
-    async def _cut_short(self, scope: anyio.CancelScope) -> None:
-        await self._hurry.wait()
+    async def _cut_short(self, event: asyncio.Event, scope: anyio.CancelScope) -> None:
+        await event.wait()
         scope.cancel()
 
     async def _hand_back(self, interrupted: list[Job], jobs: Jobs) -> None:
         """Cancel these and put their messages back to the front of their queues, in the order they came.
 
-        Completions that are on their way to the servers are not cancelled, they get a few seconds.
+        Completions that are on their way to the servers are not cancelled, they get a few seconds. So does the
+        clean-up of a cancelled task; whoever swallows the cancellation is left behind, without the message.
         """
         for job in interrupted:
             job.cancel(Interrupted())
-        with anyio.move_on_after(LAST_SETTLEMENTS) as late:
+        with anyio.move_on_after(LAST_SETTLEMENTS):
             for job in interrupted:
                 await job.finished.wait()
-        if late.cancelled_caught:
-            slow = [job.task_id for job in interrupted if not job.finished.is_set()]
-            logger.error("Tasks that do not let themselves be cancelled, or be settled: %s", slow)
-            for job in interrupted:
+        for job in interrupted:
+            if job.finished.is_set():
+                continue
+            if job.in_body:
+                if job.held:
+                    jobs.interrupted.append(job)
+                jobs.leave_behind(job)
+            else:
+                logger.error("Task [%s] cannot be settled; it comes back when its lease ends", job.task_id)
                 job.abandon()
         if back := [job.delivery for job in jobs.take_interrupted()]:
             try:
@@ -136,24 +174,25 @@ class Worker:
     # -- ways to run it
 
     async def run_until_signalled(self) -> None:
-        """`run`, stopped by TERM or INT; a second signal ends the grace."""
+        """`run`, stopped by TERM or INT; a second signal ends the grace, and QUIT does so at once."""
         async with anyio.create_task_group() as group:
             await group.start(self._listen_for_signals)
             await self.run()
             group.cancel_scope.cancel()
 
     async def _listen_for_signals(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with anyio.open_signal_receiver(*STOP, *STOP_NOW) as signals:
             task_status.started()
             async for received in signals:
                 logger.warning("Got %s", received.name)
-                self.stop()
+                self.stop(now=received in STOP_NOW)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Worker]:
         """Run inside this process, for tests and development; leaving the block stops it gracefully."""
         # A plain task, not a task group around the `yield`: fixtures leave in another task than they entered.
         task = asyncio.create_task(self.run(), name=f"aioretryq-worker-{self.name}")
+        task.add_done_callback(self._note_end)
         waiting = asyncio.ensure_future(self.ready.wait())
         try:
             await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -164,6 +203,11 @@ class Worker:
             waiting.cancel()
             self.stop()
             await task
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        # Whoever waits for results inside the block would otherwise not know why none comes.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("Worker %s has failed", self.name, exc_info=error)
 
     def banner(self) -> str:
         """What the worker is connected to and would do; shown when it starts."""

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from aioretryq import ConfigError, TaskQueue, Worker
 from aioretryq.message import Outgoing, TaskMessage
-from aioretryq.protocol.deadletter import decode_dead_letter
 from aioretryq.protocol.task import encode_task
-from queues import memory_url, soon
+from queues import dead_letters, memory_url, soon
 
 
 class Exploding:
@@ -115,10 +114,7 @@ async def test_broken_messages_go_to_the_dead_letters_as_they_came(queue):
         await put(queue, payload)
     async with Worker(queue, name="w").running():
         assert await soon((await queue.send_task("alive", priority=9)).get()) == 1
-        async with asyncio.timeout(15):
-            while len(await queue.broker.dead()) < len(payloads):
-                await asyncio.sleep(0.001)
-    letters = [decode_dead_letter(entry) for entry in await queue.broker.dead()]
+        letters = await dead_letters(queue, len(payloads))
     assert sorted(letter.payload for letter in letters) == sorted(payloads)
     for letter in letters:
         assert letter.reason == "undecodable"
@@ -204,7 +200,7 @@ async def test_any_bytes_leave_the_worker_alive(payload):
         await put(queue, payload)
         async with Worker(queue).running():
             assert await soon((await queue.send_task("alive", priority=9)).get()) == 1
-        assert len(await queue.broker.dead()) == 1
+        assert await queue.broker.dead_count() == 1
 
 
 async def test_an_id_that_no_server_can_store_is_buried_and_its_neighbours_run(url):
