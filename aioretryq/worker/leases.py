@@ -12,21 +12,23 @@ import concurrent.futures
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from aioretryq.drivers.wakeup import Wakeup
 from aioretryq.outage import Outage
 from aioretryq.worker.blocking import BlockedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from aioretryq.brokers.base import Broker
     from aioretryq.worker.jobs import Job, Jobs
 
 logger = logging.getLogger("aioretryq.worker")
 
+CANCEL_AGAIN = 0.5
 THREAD_ENDS = 5.0
 """Seconds the thread gets to close its connection; it is a daemon, and holds nothing that would be lost."""
 
@@ -52,10 +54,9 @@ class Leases:
     async def run(self) -> None:
         """Until cancelled; raises what ends the thread."""
         loop = asyncio.get_running_loop()
-        ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        keeper = _Thread(self, BlockedLoop(loop, self._jobs, limit=self._blocked_limit), loop, ended)
+        keeper = _Thread(self, self._broker, BlockedLoop(loop, self._jobs, limit=self._blocked_limit), loop)
         keeper.start()
-        end = asyncio.wrap_future(ended)
+        end = asyncio.wrap_future(keeper.ended)
         try:
             await asyncio.shield(end)
         finally:
@@ -63,20 +64,14 @@ class Leases:
             with anyio.move_on_after(THREAD_ENDS, shield=True):
                 await asyncio.wait([end])
 
-    async def keep(self, blocked: BlockedLoop, loop: asyncio.AbstractEventLoop) -> None:
-        """The thread's work, on its own event loop."""
-        outage = Outage(f"Broker {self._broker.display_url}, for leases,", quiet=True)
-        twin = self._broker.twin()
-        await outage.survive(twin.__aenter__)
-        try:
-            while True:
-                if not blocked.past_limit:
-                    await outage.survive(lambda: self._renew(twin, loop))
-                    if count := await outage.survive(twin.recover):
-                        logger.warning("%d messages of workers that are gone are back in their queues", count)
-                await asyncio.sleep(self._lease / 5)
-        finally:
-            await twin.__aexit__(None, None, None)
+    async def keep(self, twin: Broker, outage: Outage, loop: asyncio.AbstractEventLoop, blocked: BlockedLoop) -> None:
+        """The thread's work, on its own event loop; `loop` is the worker's."""
+        while True:
+            if not blocked.past_limit:
+                await outage.survive(lambda: self._renew(twin, loop))
+                if count := await outage.survive(twin.recover):
+                    logger.warning("%d messages of workers that are gone are back in their queues", count)
+            await asyncio.sleep(self._lease / 5)
 
     async def _renew(self, twin: Broker, loop: asyncio.AbstractEventLoop) -> None:
         held, now = self._jobs.held(), self._clock()
@@ -97,50 +92,60 @@ def _lose(job: Job) -> None:
 class _Thread(threading.Thread):
     """Runs `Leases.keep` and the watch over the worker's loop, until it is stopped."""
 
-    def __init__(
-        self,
-        leases: Leases,
-        blocked: BlockedLoop,
-        loop: asyncio.AbstractEventLoop,
-        ended: concurrent.futures.Future[None],
-    ) -> None:
+    def __init__(self, leases: Leases, broker: Broker, blocked: BlockedLoop, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(name="aioretryq-leases", daemon=True)
+        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._leases = leases
+        self._broker = broker
         self._blocked = blocked
         self._loop = loop
-        self._ended = ended
         self._stopping = threading.Event()
-        self._stop: Callable[[], None] | None = None
+        self._wake: Callable[[], None] | None = None
 
     def run(self) -> None:
         try:
             asyncio.run(self._work())
         except Exception as error:
             logger.exception("The thread that renews leases has failed")
-            self._ended.set_exception(error)
+            self.ended.set_exception(error)
         else:
-            self._ended.set_result(None)
+            self.ended.set_result(None)
 
     def stop(self) -> None:
         """From any thread, also when it has ended or has not begun."""
         self._stopping.set()
-        if self._stop is not None:
-            self._stop()
+        if self._wake is not None:
+            self._wake()
 
     async def _work(self) -> None:
-        here, work = asyncio.get_running_loop(), asyncio.current_task()
-        assert work is not None
-
-        def stop() -> None:
-            if not here.is_closed():
-                here.call_soon_threadsafe(work.cancel)
-
-        self._stop = stop
+        stop = Wakeup()
+        self._wake = stop.set
+        if self._stopping.is_set():
+            return
+        outage = Outage(f"Broker {self._broker.display_url}, for leases,", quiet=True)
+        twin = self._broker.twin()
+        if not await _until(stop, outage.survive(twin.__aenter__)):
+            return
         try:
-            if not self._stopping.is_set():
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._leases.keep(self._blocked, self._loop))
-                    group.create_task(self._blocked.watch())
-        except asyncio.CancelledError:
-            if not self._stopping.is_set():
-                raise RuntimeError("somebody has cancelled the thread that renews leases") from None
+            await _until(stop, self._leases.keep(twin, outage, self._loop, self._blocked), self._blocked.watch())
+        finally:
+            await twin.__aexit__(None, None, None)
+
+
+async def _until(stop: Wakeup, *work: Coroutine[Any, Any, object]) -> bool:
+    """Run these until one of them ends or `stop` is set; what still runs then is cancelled.
+
+    Whether all came to their end: one that swallows its cancellation does.
+    """
+    tasks = [asyncio.ensure_future(each) for each in work]
+    waiting = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+    while pending := [task for task in (*tasks, waiting) if not task.done()]:
+        for task in pending:
+            task.cancel()
+        # Again, should it still run then: a driver that is connecting may swallow a cancellation.
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+    return not any(task.cancelled() for task in tasks)
