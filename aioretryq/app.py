@@ -14,23 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import uuid4
 
-import anyio
-
 from aioretryq import eager, states
 from aioretryq.backends.disabled import DisabledBackend
-from aioretryq.backends.store import interval_policy
 from aioretryq.calling import CallOptions, compose
 from aioretryq.config import DEFAULT_URL, Settings
 from aioretryq.connections import Connections
 from aioretryq.context import current_run
+from aioretryq.dead import DeadLetters
 from aioretryq.errors import (
-    AioretryqError,
-    BrokerUnavailable,
     ConfigError,
     NotOpenError,
     NotRegistered,
     PayloadTooLarge,
-    PublishError,
     TaskRevokedError,
     did_you_mean,
 )
@@ -38,8 +33,8 @@ from aioretryq.message import Outgoing, TaskMessage, revocation
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.task import encode_task, format_moment
+from aioretryq.publishing import Terms
 from aioretryq.result import AsyncResult
-from aioretryq.retry import PUBLISH_POLICY, IntervalPolicy, retrying
 from aioretryq.routing import check_routes
 from aioretryq.task import AsyncTask, Task
 
@@ -168,7 +163,11 @@ class TaskQueue:
         """Send a task by name; it need not be defined here.
 
         Options: countdown or eta, expires, queue, priority, task_id, headers, ignore_result, serializer,
-        shadow, time_limit, soft_time_limit, retry, retry_policy, timeout, reply_to, root_id, parent_id.
+        shadow, time_limit, soft_time_limit, retry, retry_policy, timeout, wait, reply_to, root_id, parent_id.
+
+        Raises PublishError when the broker has not confirmed it after the retries of `retry_policy`; with
+        `wait=seconds` only after waiting that long in addition for a broker that is gone. All of it ends after
+        `timeout` seconds, or `timeout` and `wait` together.
         """
         return await self.send(name, args, kwargs, task=None, options=options)
 
@@ -215,27 +214,7 @@ class TaskQueue:
                 "Store large data elsewhere and pass its key."
             )
         outgoing = Outgoing(message.routing_key, payload, tag, message.priority)
-        timeout = call.timeout if call.timeout is not None else self.conf.task_publish_timeout
-        connections, policy = self.connections, self._publish_policy(call)
-        try:
-            with anyio.fail_after(timeout):
-                async for attempt in retrying(policy, on=(BrokerUnavailable,)):
-                    with attempt:
-                        await connections.sends.submit(outgoing)
-        except TimeoutError as error:
-            raise PublishError(
-                f"{what}: {connections.broker.display_url} has not confirmed it within {timeout} s; "
-                "it may or may not have been sent."
-            ) from error
-        except AioretryqError as error:
-            raise PublishError(f"{what} was not sent: {error}") from error
-
-    def _publish_policy(self, call: CallOptions) -> IntervalPolicy:
-        wanted = call.retry if call.retry is not None else self.conf.task_publish_retry
-        if not wanted:
-            return IntervalPolicy(max_retries=0)
-        base = interval_policy(self.conf.task_publish_retry_policy, PUBLISH_POLICY, "task_publish_retry_policy")
-        return base if call.retry_policy is None else interval_policy(call.retry_policy, base, "retry_policy")
+        await self.connections.publisher.publish(outgoing, what, Terms.of(call, self.conf))
 
     # -- results
 
@@ -275,6 +254,11 @@ class TaskQueue:
         with self.connections.consumer.watch(task_id, just_sent=just_sent) as watch:
             yield watch
 
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What could not be processed: look at it, replay it, purge it."""
+        return DeadLetters(self)
+
     # -- opening and closing
 
     @property
@@ -283,15 +267,25 @@ class TaskQueue:
 
     @property
     def connections(self) -> Connections:
-        if self._open is None:
+        if self._open is None or self._open.loop.is_closed():
             raise NotOpenError(
                 "The queue is not open: use `async with queue:` around what sends tasks or waits for results "
                 "(in FastAPI: in the lifespan)."
             )
         return self._open
 
+    def _forget_finished_loop(self) -> None:
+        # What its loop has not closed cannot be used, nor be closed any more.
+        if self._open is not None and self._open.loop.is_closed():
+            logger.warning(
+                "The queue was left open by an event loop that has finished; it is opened anew. "
+                "Leave `async with queue:` before the loop ends."
+            )
+            self._open, self._entered, self._opening = None, 0, asyncio.Lock()
+
     async def __aenter__(self) -> Self:
         """Connect. May be nested, and entered by several tasks; the last exit closes."""
+        self._forget_finished_loop()
         async with self._opening:
             if self._entered == 0:
                 self._open = await Connections.open(self.broker_url, self.backend_url, self.conf)

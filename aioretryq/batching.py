@@ -21,6 +21,21 @@ R = TypeVar("R")
 CLOSED = "The queue was closed in the middle of this operation; open it again with `async with queue:`."
 
 
+class Submission(Generic[T, R]):
+    """An item that was handed in. `on_its_way` once its batch was given to `commit`."""
+
+    __slots__ = ("answer", "item", "on_its_way")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.on_its_way = False
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
 class GroupCommit(Generic[T, R]):
     """Hands items to `commit` in batches. `run()` must be running in a task that somebody owns.
 
@@ -32,7 +47,7 @@ class GroupCommit(Generic[T, R]):
     def __init__(self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int = 500) -> None:
         self._commit = commit
         self._limit = limit
-        self._pending: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._pending: deque[Submission[T, R]] = deque()
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -42,23 +57,27 @@ class GroupCommit(Generic[T, R]):
         Cancelled before its batch is on its way, an item is dropped; afterwards it may be committed.
         NotOpenError once `run()` has ended: nobody would take the item.
         """
+        return await self.hand_in(item).answer
+
+    def hand_in(self, item: T) -> Submission[T, R]:
+        """As `submit`, for those who have to know how far the item got when it fails."""
         if self._closed:
             raise NotOpenError(CLOSED)
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._pending.append((item, future))
+        entry: Submission[T, R] = Submission(item)
+        self._pending.append(entry)
         self._wake.set()
-        return await future
+        return entry
 
     async def run(self) -> None:
         """Commits until cancelled; whatever is still pending then fails with NotOpenError."""
-        batch: list[tuple[T, asyncio.Future[R]]] = []
+        batch: list[Submission[T, R]] = []
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._pending:
                     taken = [self._pending.popleft() for _ in range(min(self._limit, len(self._pending)))]
-                    batch = [entry for entry in taken if not entry[1].done()]
+                    batch = [entry for entry in taken if not entry.answer.done()]
                     await self._commit_batch(batch)
                     batch = []
         finally:
@@ -66,11 +85,13 @@ class GroupCommit(Generic[T, R]):
             _fail([*batch, *self._pending], NotOpenError(CLOSED))
             self._pending.clear()
 
-    async def _commit_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _commit_batch(self, batch: list[Submission[T, R]]) -> None:
         if not batch:
             return
+        for entry in batch:
+            entry.on_its_way = True
         try:
-            answers = await self._commit([item for item, _ in batch])
+            answers = await self._commit([entry.item for entry in batch])
         except UnavailableError as error:
             _fail(batch, error)
         except Exception as error:  # whatever it is, it must not end the loop that everybody else depends on
@@ -80,12 +101,11 @@ class GroupCommit(Generic[T, R]):
             for entry in batch:
                 await self._commit_batch([entry])
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            for entry, answer in zip(batch, answers, strict=True):
+                if not entry.answer.done():
+                    entry.answer.set_result(answer)
 
 
-def _fail(batch: list[tuple[T, asyncio.Future[R]]], error: BaseException) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)
+def _fail(batch: list[Submission[T, R]], error: BaseException) -> None:
+    for entry in batch:
+        entry.fail(error)

@@ -48,6 +48,7 @@ class CallOptions:
     retry: bool | None = None
     retry_policy: Mapping[str, Any] | None = None
     timeout: float | None = None
+    wait: float | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any], whose: str) -> CallOptions:
@@ -56,10 +57,7 @@ class CallOptions:
             if name not in known:
                 raise UnknownSettingError(f"A call of {whose} has no option {name!r}.{did_you_mean(name, known)}")
         made = cls(**options)
-        for option, types in _TIMES.items():
-            value = getattr(made, option)
-            if value is not None and not isinstance(value, types):
-                raise ConfigError(f"A call of {whose}: {option} is not a time: {value!r}.")
+        _check_times(made, whose)
         if made.countdown is not None and made.eta is not None:
             raise ConfigError(f"A call of {whose} takes countdown or eta, not both.")
         for name in ("task_id", "queue"):
@@ -71,7 +69,25 @@ class CallOptions:
         return made
 
 
-_TIMES: dict[str, Any] = {"countdown": (int, float), "eta": datetime, "expires": (int, float, datetime, timedelta)}
+_SECONDS = (int, float)
+_TIMES: dict[str, Any] = {
+    "countdown": _SECONDS,
+    "eta": datetime,
+    "expires": (*_SECONDS, datetime, timedelta),
+    "timeout": _SECONDS,
+    "wait": _SECONDS,
+}
+
+
+def _check_times(options: CallOptions, whose: str) -> None:
+    for option, types in _TIMES.items():
+        value = getattr(options, option)
+        if value is not None and not isinstance(value, types):
+            raise ConfigError(f"A call of {whose}: {option} is not a time: {value!r}.")
+    for option in ("timeout", "wait"):
+        value = getattr(options, option)
+        if value is not None and not value >= 0:  # nan, too
+            raise ConfigError(f"A call of {whose}: {option} is a number of seconds, at least 0; not {value!r}.")
 
 
 def is_text(value: str) -> bool:

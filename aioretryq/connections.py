@@ -12,8 +12,8 @@ import anyio
 from aioretryq.backends import create_backend
 from aioretryq.backends.consumer import ResultConsumer
 from aioretryq.backends.store import ResultStore
-from aioretryq.batching import GroupCommit
 from aioretryq.brokers import create_broker
+from aioretryq.publishing import Publisher
 
 if TYPE_CHECKING:
     from aioretryq.brokers.base import Broker
@@ -33,8 +33,9 @@ class Connections:
     def __init__(self, broker: Broker, results: ResultStore, poll_interval: float, stack: AsyncExitStack) -> None:
         self.broker = broker
         self.results = results
-        self.sends: GroupCommit[Outgoing, None] = GroupCommit(self._send)
+        self.publisher = Publisher(self._send, broker.display_url)
         self.consumer = ResultConsumer(results.backend, poll_interval=poll_interval)
+        self.loop = asyncio.get_running_loop()
         self._stack = stack
         self._service = asyncio.create_task(self._serve(), name="aioretryq-service")
 
@@ -62,7 +63,7 @@ class Connections:
     async def _serve(self) -> None:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self.sends.run)
+                group.start_soon(self.publisher.run)
                 group.start_soon(self.consumer.run)
         except Exception:
             # A bug, not an outage: outages are retried inside. Waiters have been told by the loops themselves.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 import anyio
 
 from aioretryq import states
+from aioretryq.calling import is_text
 from aioretryq.errors import ResultTimeout
 from aioretryq.protocol.result import ResultDocument, value_of
 
@@ -34,6 +35,8 @@ class AsyncResult(Generic[R]):
     def __init__(self, task_id: str, app: TaskQueue, *, parent: AsyncResult[Any] | None = None) -> None:
         if not isinstance(task_id, str):
             raise TypeError(f"The id of a task is a text, not {task_id!r}; use str(...).")
+        if not is_text(task_id):
+            raise ValueError(f"The id of a task is a text that can be sent to a server, not {task_id!r}.")
         self.id = task_id
         self.app = app
         self.parent = parent
@@ -72,10 +75,14 @@ class AsyncResult(Generic[R]):
         """Wait for the task and return its value.
 
         Raises the task's own exception (with `propagate=False` it is returned), ResultTimeout after
-        `timeout` seconds. A waiter may be cancelled at any moment; the task does not notice.
+        `timeout` seconds; with `timeout=0` it looks once and does not wait. A waiter may be cancelled at any moment;
+        the task does not notice.
         """
         if self.ignored:
             return cast("R", None)
+        if timeout is not None and timeout <= 0 and (found := await self._meta()).status in states.FINAL:
+            ready: R | BaseException = self._value(found, propagate)
+            return ready
         with anyio.move_on_after(timeout):
             value: R | BaseException = self._value(await self._final(), propagate)
             return value

@@ -76,5 +76,8 @@ def _target(target: Any) -> Route:
         return Route(queue=target)
     if isinstance(target, Mapping) and set(target) <= {"queue", "priority", "routing_key", "exchange"}:
         # For the direct exchanges of this package, routing key and queue are the same thing.
-        return Route(queue=target.get("queue") or target.get("routing_key"), priority=target.get("priority"))
+        priority = target.get("priority")
+        if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
+            raise ConfigError(f"A route's priority is a number from 0 (served first) to 9, not {priority!r}.")
+        return Route(queue=target.get("queue") or target.get("routing_key"), priority=priority)
     raise ConfigError(f"A route must be a queue name or a dict with 'queue' and 'priority', not {target!r}.")

@@ -21,9 +21,10 @@ from aioretryq.protocol.result import status_of
 from aioretryq.retry import RECONNECT_POLICY, retrying
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from aioretryq.backends.base import ResultBackend, ResultListener
+    from aioretryq.retry import Attempt
 
 CLOSED = "The queue was closed while this result was awaited; open it again with `async with queue:`."
 
@@ -66,7 +67,10 @@ class Watch:
 
 
 class ResultConsumer:
-    """Watches by task id over one listener. `run()` must be running in a task that somebody owns."""
+    """Watches by task id over one listener. `run()` must be running in a task that somebody owns.
+
+    An id that the backend refuses fails its own watches only.
+    """
 
     def __init__(self, backend: ResultBackend, *, poll_interval: float = 5.0) -> None:
         self._backend = backend
@@ -130,23 +134,30 @@ class ResultConsumer:
         self._new.clear()
 
     async def _listen(self) -> None:
-        async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._outage.down):
+        async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._lost):
             with attempt:
                 while not self._new and not self._watches:
                     self._work.clear()
                     await self._work.wait()
                 async with self._backend.listen() as listener:
-                    attempt.reset()
-                    self._outage.up()
-                    await self._serve(listener)
+                    await self._serve(listener, attempt)
 
-    async def _serve(self, listener: ResultListener) -> None:
+    def _lost(self, error: BaseException, retries: int, delay: float) -> None:
+        if self._watches:  # otherwise nobody looks whether it is back
+            self._outage.down(error)
+
+    def _established(self, attempt: Attempt) -> None:
+        """Only now: a server that accepts connections, and nothing else, must not be connected to all the time."""
+        attempt.reset()
+        self._outage.up()
+
+    async def _serve(self, listener: ResultListener, attempt: Attempt) -> None:
         self._new.update(dict.fromkeys(self._watches, False))
         self._work.set()
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._receive, listener)
-                group.start_soon(self._follow, listener)
+                group.start_soon(self._follow, listener, attempt)
                 group.start_soon(self._poll)
         except BaseExceptionGroup as group_of_errors:
             first = _first(group_of_errors)
@@ -161,7 +172,7 @@ class ResultConsumer:
             for task_id, document in await listener.receive():
                 self._see(task_id, document)
 
-    async def _follow(self, listener: ResultListener) -> None:
+    async def _follow(self, listener: ResultListener, attempt: Attempt) -> None:
         """Keep subscriptions equal to watches, in batches."""
         while True:
             await self._work.wait()
@@ -174,11 +185,19 @@ class ResultConsumer:
             await self._subscribe(listener, unknown)
             await self._fetch([task_id for task_id in unknown if self._is_open(task_id)])
             await self._unsubscribe(listener)
+            self._established(attempt)
 
     async def _subscribe(self, listener: ResultListener, task_ids: list[str]) -> None:
-        for chunk in _chunks([task_id for task_id in task_ids if task_id not in self._subscribed]):
+        async def subscribe(chunk: list[str]) -> None:
             self._subscribed.update(chunk)
-            await listener.subscribe(chunk)
+            try:
+                await listener.subscribe(chunk)
+            except BaseException:
+                self._subscribed.difference_update(chunk)
+                raise
+
+        for chunk in _chunks([task_id for task_id in task_ids if task_id not in self._subscribed]):
+            await self._each(chunk, subscribe)
 
     async def _unsubscribe(self, listener: ResultListener) -> None:
         for chunk in _chunks([task_id for task_id in self._subscribed if task_id not in self._watches]):
@@ -198,10 +217,26 @@ class ResultConsumer:
             await self._fetch(list(self._watches))
 
     async def _fetch(self, task_ids: list[str]) -> None:
-        for chunk in _chunks(task_ids):
+        async def fetch(chunk: list[str]) -> None:
             for task_id, document in zip(chunk, await self._backend.fetch(chunk), strict=True):
                 if document is not None:
                     self._see(task_id, document)
+
+        for chunk in _chunks(task_ids):
+            await self._each(chunk, fetch)
+
+    async def _each(self, task_ids: list[str], operation: Callable[[list[str]], Awaitable[None]]) -> None:
+        """For all together; where the server refuses, for ever fewer, so that only the waiters of a bad id fail."""
+        try:
+            await operation(task_ids)
+        except BackendError as refused:
+            if len(task_ids) == 1:
+                for watch in self._watches.get(task_ids[0], ()):
+                    watch.fail(refused)
+                return
+            half = len(task_ids) // 2
+            await self._each(task_ids[:half], operation)
+            await self._each(task_ids[half:], operation)
 
     def _see(self, task_id: str, document: bytes) -> None:
         for watch in self._watches.get(task_id, ()):

@@ -8,6 +8,8 @@ from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from redis.exceptions import ResponseError
+
 from aioretryq.drivers.redis import DRIVER_ERRORS, RedisServer, close, flags, load_scripts
 from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
 
@@ -36,7 +38,7 @@ class RedisBackend:
         self.display_url = self._server.display_url
         self._prefix = key_prefix(str(settings.result_backend_transport_options.get("global_keyprefix", "")))
         self._connect_within = settings.broker_connection_timeout
-        self._answer_within = settings.redis_socket_timeout
+        self._answer_within = settings.answer_within
         self._client: Redis | None = None
         self._scripts: dict[str, AsyncScript] = {}
         self._listeners: set[RedisListener] = set()
@@ -132,6 +134,7 @@ class RedisListener:
         self._unconfirmed: deque[tuple[list[int], asyncio.Future[None]]] = deque()
         self._sending = asyncio.Lock()
         self._heard: list[tuple[str, bytes]] = []
+        self._asked = False  # by a PING that is not answered yet
         self._failure: AioretryqError | None = None
 
     async def open(self, within: float) -> None:
@@ -144,38 +147,61 @@ class RedisListener:
 
     async def subscribe(self, task_ids: Sequence[str]) -> None:
         wanted = list(dict.fromkeys(task_ids))
-        if not wanted:
-            return
         self._wanted.update(wanted)
+        try:
+            # No deadline of its own: who reads finds out that nobody answers any more.
+            await asyncio.gather(*[await self._ask_for(chunk) for chunk in _chunks(wanted)])
+        except BackendError:
+            self._wanted.difference_update(wanted)
+            raise
+
+    async def _ask_for(self, task_ids: Sequence[str]) -> asyncio.Future[None]:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         confirmed.add_done_callback(_seen)
         async with self._sending:
-            self._unconfirmed.append(([len(wanted)], confirmed))
-            await self._send("SUBSCRIBE", wanted)
-        try:
-            async with asyncio.timeout(self._answer_within):
-                await confirmed
-        except TimeoutError as error:
-            raise await self._fail(self._server.translate(error)) from error
+            self._unconfirmed.append(([len(task_ids)], confirmed))
+            await self._send("SUBSCRIBE", *self._channels(task_ids))
+        return confirmed
 
     async def unsubscribe(self, task_ids: Sequence[str]) -> None:
         # Not confirmed: what is still announced until the server has read this is dropped here.
         unwanted = [task_id for task_id in dict.fromkeys(task_ids) if task_id in self._wanted]
         self._wanted.difference_update(unwanted)
         async with self._sending:
-            await self._send("UNSUBSCRIBE", unwanted)
+            for chunk in _chunks(unwanted):
+                await self._send("UNSUBSCRIBE", *self._channels(chunk))
 
     async def receive(self) -> list[tuple[str, bytes]]:
         while not self._heard:
-            reply = await self._read(timeout=None)
+            reply = await self._read(self._answer_within)
+            if reply is None:
+                reply = await self._break_silence()
             while reply is not None:
                 self._take(reply)
                 # Zero seconds: all that has arrived already is one batch.
-                reply = await self._read(timeout=0) if len(self._heard) < CHUNK else None
+                reply = await self._read(0) if len(self._heard) < CHUNK else None
         heard, self._heard = self._heard, []  # kept until here, for receive may be cancelled while it reads on
         return heard
 
+    async def _break_silence(self) -> Any:
+        """Nothing was announced: is the server still there? A connection may be dead without a word."""
+        if not self._asked:
+            self._asked = True
+            try:
+                async with asyncio.timeout(self._answer_within), self._sending:
+                    await self._send("PING")
+            except TimeoutError as error:  # the other side reads nothing, and the send buffer is full
+                raise await self._fail(self._server.translate(error)) from error
+            return None
+        # A late event loop sees the deadline before the reply.
+        reply = await self._read(0)
+        if reply is None:
+            raise await self._fail(self._server.translate(TimeoutError("no reply to a PING")))
+        return reply
+
     def _take(self, reply: list[Any]) -> None:
+        if len(reply) != 3:
+            return  # a PONG has done its work by coming
         kind, channel, content = reply
         if kind == b"message":
             task_id = channel.decode().removeprefix(self._key_prefix)
@@ -188,28 +214,43 @@ class RedisListener:
                 self._unconfirmed.popleft()
                 if not confirmed.done():
                     confirmed.set_result(None)
+        elif kind == b"refused":
+            _, confirmed = self._unconfirmed.popleft()
+            if not confirmed.done():
+                confirmed.set_exception(content)
 
-    async def _read(self, timeout: float | None) -> Any:
+    async def _read(self, timeout: float) -> list[Any] | None:
+        """What the server says; None if that is nothing for so long."""
         if self._failure is not None:
             raise self._failure
         try:
             # Being cancelled here costs nothing: what was read in part is read on the next time.
-            return await self._connection.read_response(timeout=timeout, disconnect_on_error=False)
+            reply: list[Any] | None = await self._connection.read_response(timeout=timeout, disconnect_on_error=False)
         except DRIVER_ERRORS as error:
-            raise await self._fail(self._server.translate(error)) from error
+            failure = self._server.translate(error)
+            if not (isinstance(error, ResponseError) and isinstance(failure, BackendError) and self._unconfirmed):
+                raise await self._fail(failure) from error
+            # Not the end of the connection: the oldest command without an answer asked for what is not allowed.
+            failure.__cause__ = error
+            reply = [b"refused", None, failure]
+        if reply is not None:
+            self._asked = False
+        return reply
 
-    async def _send(self, command: str, task_ids: Sequence[str]) -> None:
+    async def _send(self, *command: str) -> None:
         if self._failure is not None:
             raise self._failure
         try:
-            for chunk in _chunks(task_ids):
-                await self._connection.send_command(command, *(self._key_prefix + task_id for task_id in chunk))
+            await self._connection.send_command(*command)
         except DRIVER_ERRORS as error:
             raise await self._fail(self._server.translate(error)) from error
         except asyncio.CancelledError:
             # Only with a full send buffer. Half a command may be on its way: this connection is of no more use.
             await self._fail(BackendUnavailable(f"A command to {self._server.display_url} was broken off."))
             raise
+
+    def _channels(self, task_ids: Sequence[str]) -> list[str]:
+        return [self._key_prefix + task_id for task_id in task_ids]
 
     async def _fail(self, failure: AioretryqError) -> AioretryqError:
         """The first failure stays: whoever still reads or waits for a confirmation gets it too."""

@@ -61,6 +61,7 @@ class ResultStore:
         self._settings = settings
         self._sleep = sleep
         self._cache: OrderedDict[str, ResultDocument] = OrderedDict()
+        self._told = False  # that operations are tried again, since the last one that succeeded
         given = settings.result_backend_transport_options.get("retry_policy", {})
         self.retry_policy = interval_policy(given, RESULT_POLICY, "result_backend_transport_options['retry_policy']")
 
@@ -160,12 +161,15 @@ class ResultStore:
     async def _retry(self, operation: Callable[[], Awaitable[T]], policy: Policy) -> T:
         async for attempt in retrying(policy, on=(BackendUnavailable,), on_retry=self._log_retry, sleep=self._sleep):
             with attempt:
-                return await operation()
+                value = await operation()
+                self._told = False
+                return value
         raise AssertionError("a retry loop ends by returning or raising")
 
     def _log_retry(self, error: BaseException, retries: int, delay: float) -> None:
-        logger.warning(
-            "Result backend %s: %s; retry %d in %.2f s", self.backend.display_url, error, retries + 1, delay
+        level, self._told = (logging.DEBUG if self._told else logging.WARNING), True
+        logger.log(
+            level, "Result backend %s: %s; retry %d in %.2f s", self.backend.display_url, error, retries + 1, delay
         )
 
     def _remember(self, task_id: str, document: ResultDocument) -> None:

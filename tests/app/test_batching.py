@@ -99,3 +99,15 @@ async def test_stopping_fails_what_is_pending_and_what_comes_later(server):
             await soon(task)
     with pytest.raises(NotOpenError):
         await soon(commits.submit(4))
+
+
+async def test_how_far_an_item_got(server, commits):
+    server.gate.clear()
+    first = commits.hand_in(1)
+    while not server.batches:
+        await asyncio.sleep(0)
+    second = commits.hand_in(2)
+    assert (first.on_its_way, second.on_its_way) == (True, False)
+    server.gate.set()
+    assert await soon(asyncio.gather(first.answer, second.answer)) == [10, 20]
+    assert second.on_its_way

@@ -8,9 +8,15 @@ import time
 import pytest
 import redis
 
-from aioretryq import BrokerError, BrokerUnavailable, NotOpenError, PublishError, TaskQueue
-from queues import memory_url, soon
+from aioretryq import BrokerError, BrokerUnavailable, ConfigError, NotOpenError, PublishError, TaskQueue
+from queues import memory_url, soon, until
 from redis_server import RedisServer
+
+
+def refused_connection():
+    error = BrokerUnavailable("Cannot reach the broker.")
+    error.maybe_done = False
+    return error
 
 
 class FailingBroker:
@@ -19,7 +25,7 @@ class FailingBroker:
     def __init__(self, broker, failures, error=None):
         self.broker = broker
         self.failures = failures
-        self.error = error or BrokerUnavailable("Cannot reach the broker.")
+        self.error = error or refused_connection()
         self.times = []
         self.tags = []
 
@@ -142,6 +148,138 @@ async def test_closing_the_queue_ends_a_send_that_hangs(queue):
     await queue.__aenter__()
 
 
+# -- whether what failed may have been sent
+
+
+async def test_a_lost_reply_is_not_a_broker_that_was_never_reached(queue):
+    broker = failing(queue, 1, BrokerUnavailable("no reply"))
+    with pytest.raises(PublishError, match="may or may not have been sent: no reply") as raised:
+        await queue.send_task("x", retry=False)
+    assert raised.value.maybe_sent
+    broker.error, broker.failures = refused_connection(), 99
+    with pytest.raises(PublishError, match="was not sent: Cannot reach") as raised:
+        await queue.send_task("x", retry=False)
+    assert not raised.value.maybe_sent
+
+
+async def test_one_lost_reply_among_the_attempts_is_enough(queue):
+    broker = failing(queue, 99, BrokerUnavailable("no reply"))
+    sending = asyncio.create_task(queue.send_task("x"))
+    await until(lambda: broker.times)
+    broker.error = refused_connection()
+    with pytest.raises(PublishError, match="may or may not have been sent: Cannot reach") as raised:
+        await soon(sending)
+    assert raised.value.maybe_sent
+
+
+async def test_what_was_refused_was_not_sent(queue):
+    failing(queue, 99, BrokerError("out of the question"))
+    with pytest.raises(PublishError, match="was not sent: out of the question") as raised:
+        await queue.send_task("x")
+    assert not raised.value.maybe_sent
+
+
+class HangingBroker(FailingBroker):
+    """Takes a batch and says no more of it."""
+
+    async def send(self, messages):
+        self.times.append(time.monotonic())
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def hanging(queue):
+    queue.connections.broker = HangingBroker(queue.broker, 0)
+    return queue.connections.broker
+
+
+async def test_the_deadline_of_one_that_is_on_its_way_and_of_one_that_is_not(queue, hanging):
+    first = asyncio.create_task(queue.send_task("x", timeout=0.2))
+    await until(lambda: hanging.times)
+    second = asyncio.create_task(queue.send_task("x", timeout=0.05))
+    with pytest.raises(PublishError, match=r"may or may not have been sent: .*within 0\.2 s") as raised:
+        await soon(first)
+    assert raised.value.maybe_sent
+    with pytest.raises(PublishError, match=r"was not sent: .*within 0\.05 s") as raised:
+        await soon(second)
+    assert not raised.value.maybe_sent
+
+
+async def test_closing_the_queue_with_one_on_its_way_and_one_that_is_not(queue, hanging):
+    first = asyncio.create_task(queue.send_task("x"))
+    await until(lambda: hanging.times)
+    second = asyncio.create_task(queue.send_task("x"))
+    await asyncio.sleep(0)
+    await soon(queue.__aexit__(None, None, None))
+    outcomes = await soon(asyncio.gather(first, second, return_exceptions=True))
+    assert [(type(outcome), outcome.maybe_sent) for outcome in outcomes] == [
+        (PublishError, True),
+        (PublishError, False),
+    ]
+    await queue.__aenter__()
+
+
+# -- waiting for a broker that is gone
+
+
+async def test_with_wait_a_sending_outlasts_its_policy(queue):
+    broker = failing(queue, 8)
+    await soon(queue.send_task("x", retry=False, wait=60))
+    assert len(broker.times) == 9
+    assert len(set(broker.tags)) == 1
+    assert await queue.broker.depth(["celery"]) == {"celery": 1}
+
+
+async def test_wait_as_a_setting_and_its_end(queue):
+    queue.conf.task_publish_wait = 0.3
+    broker = failing(queue, 10**6)
+    started = time.monotonic()
+    with pytest.raises(PublishError, match="was not sent: Cannot reach the broker") as raised:
+        await soon(queue.send_task("x", retry=False))
+    assert 0.3 <= time.monotonic() - started < 5
+    assert isinstance(raised.value.__cause__, BrokerUnavailable)
+    assert len(broker.times) > 2
+    with pytest.raises(PublishError):
+        await soon(queue.send_task("x", retry=False, wait=0))
+
+
+async def test_wait_does_not_help_against_a_refusal(queue):
+    broker = failing(queue, 99, BrokerError("out of the question"))
+    with pytest.raises(PublishError, match="out of the question"):
+        await soon(queue.send_task("x", wait=60))
+    assert len(broker.times) == 1
+
+
+async def test_many_that_wait_go_on_at_once_and_have_not_hammered_the_server(queue):
+    broker = failing(queue, 10**6)
+    sending = [asyncio.create_task(queue.send_task("x", retry=False, wait=60)) for _ in range(300)]
+    await until(lambda: len(broker.times) > 6)
+    asked, broker.failures = len(broker.times), 0
+    started = time.monotonic()
+    await soon(asyncio.gather(*sending))
+    assert time.monotonic() - started < 2
+    assert asked < 20
+    assert await queue.broker.depth(["celery"]) == {"celery": 300}
+
+
+async def test_cancelled_while_waiting(queue):
+    broker = failing(queue, 10**6)
+    sending = [asyncio.create_task(queue.send_task("x", retry=False, wait=60)) for _ in range(3)]
+    await until(lambda: len(broker.times) > 3)
+    for task in sending[:2]:
+        task.cancel()
+        await asyncio.wait([task])
+    broker.failures = 0
+    await soon(sending[2])
+    assert await queue.broker.depth(["celery"]) == {"celery": 1}
+
+
+@pytest.mark.parametrize("options", [{"wait": -1}, {"timeout": -1}, {"wait": "5"}, {"timeout": float("nan")}])
+async def test_times_that_are_none(queue, options):
+    with pytest.raises(ConfigError, match=r"not a time|number of seconds"):
+        await queue.send_task("x", **options)
+
+
 # -- a real server
 
 
@@ -157,8 +295,11 @@ async def test_a_stopped_server(server):
     async with TaskQueue(server.url) as queue:
         await queue.send_task("x")
         server.stop()
+        with pytest.raises(PublishError):
+            await soon(queue.send_task("x"))  # perhaps on the old connection, whose end was not noticed yet
         with pytest.raises(PublishError, match="was not sent") as raised:
             await soon(queue.send_task("x"))
+        assert not raised.value.maybe_sent
         assert isinstance(raised.value.__cause__, BrokerUnavailable)
         assert isinstance(raised.value.__cause__.__cause__, (OSError, redis.RedisError))
         server.start()
@@ -207,6 +348,20 @@ async def test_cancelling_a_delay_while_the_broker_hangs(redis_url, admin):
         admin.client_unpause()
         result = await soon(queue.send_task("x"))
         assert result.id
+
+
+async def test_producers_that_wait_see_no_error_in_an_outage(server):
+    async with TaskQueue(server.url) as queue:
+        await queue.send_task("x")
+        server.stop()
+        sending = [asyncio.create_task(queue.send_task("x", retry=False, wait=60)) for _ in range(100)]
+        await asyncio.wait(sending, timeout=1)
+        assert not any(task.done() for task in sending)
+        await asyncio.to_thread(server.start)
+        started = time.monotonic()
+        await soon(asyncio.gather(*sending))
+        assert time.monotonic() - started < 2
+        assert await queue.broker.depth(["celery"]) == {"celery": 100}
 
 
 async def test_a_server_that_is_away_when_opening_is_an_error_at_once(server):

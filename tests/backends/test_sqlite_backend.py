@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sqlite3
 
 import pytest
 
 from aioretryq import states
 from aioretryq.backends import sqlite
+from aioretryq.backends.sqlite import SQLiteBackend
+from aioretryq.backends.store import ResultStore
 from aioretryq.config import Settings
 from aioretryq.drivers import doorbell
 from aioretryq.errors import BackendUnavailable
 from contracts.backend_contract import BackendContract, doc, drop, hear, result, subscribe
 from contracts.sqlite_world import SQLiteWorld
+from queues import until
 
 
 class BackendWorld(SQLiteWorld):
@@ -91,3 +95,20 @@ class TestSQLiteBackendWithoutUDP(BackendContract):
 
 def test_the_url_names_the_file():
     assert sqlite.SQLiteBackend.from_url("sqlite:///a.sqlite3", Settings()).display_url == "sqlite:///a.sqlite3"
+
+
+async def test_a_file_that_another_program_has_locked(tmp_path, caplog):
+    path = f"{tmp_path}/results.sqlite3"
+    async with SQLiteBackend(path) as backend:
+        store = ResultStore(backend, Settings())
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(BackendUnavailable, match="another process has held its lock for too long"):
+                await backend.store([result("a")])
+            storing = asyncio.create_task(store.store([result("a")]))
+            await until(lambda: "retry 1" in caplog.text)
+            assert await backend.fetch(["a"]) == [None], "reading does not wait for writers"
+            other.execute("ROLLBACK")
+        other.close()
+        assert await storing == [True]
+        assert await backend.fetch(["a"]) == [doc("a")]

@@ -106,6 +106,36 @@ async def test_timeout(queue):
     await idle(queue)
 
 
+async def test_a_timeout_of_zero_looks_once(queue, worker):
+    @queue.task
+    async def work():
+        return 42
+
+    @queue.task
+    async def fail():
+        raise OutOfStock("sold out")
+
+    done, failed = await work.delay(), await fail.delay()
+    await soon(done)
+    await soon(failed.get(propagate=False))
+    assert await soon(queue.AsyncResult(done.id).get(timeout=0)) == 42
+    with pytest.raises(OutOfStock):
+        await soon(queue.AsyncResult(failed.id).get(timeout=0))
+    with pytest.raises(ResultTimeout, match="within 0 s"):
+        await soon(queue.AsyncResult("unknown").get(timeout=0))
+
+
+@pytest.mark.parametrize("task_id", [7, None, b"id"])
+async def test_an_id_that_is_no_text(queue, task_id):
+    with pytest.raises(TypeError, match="is a text"):
+        queue.AsyncResult(task_id)
+
+
+async def test_an_id_that_no_server_could_be_asked_for(queue):
+    with pytest.raises(ValueError, match="can be sent to a server"):
+        queue.AsyncResult("\ud800")
+
+
 async def test_a_tasks_own_timeout_error_is_not_ours(queue, worker):
     @queue.task
     async def work():

@@ -174,7 +174,7 @@ async def test_closing_tells_those_who_wait(world):
 
 
 async def test_a_refusal_is_told_to_those_who_wait_and_others_may_come_later(world):
-    world.backend.failures, world.backend.error = 1, BackendError("refused")
+    world.backend.failures, world.backend.error = 3, BackendError("refused")  # both, then each of them
     waiting = [asyncio.create_task(world.first(name)) for name in "aab"]
     for outcome in await soon(asyncio.gather(*waiting, return_exceptions=True)):
         assert outcome is world.backend.error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 import pytest
 from results.fake_backends import TroubledBackend
@@ -56,6 +57,16 @@ async def test_a_write_is_tried_again_by_the_retry_policy(opened):
     world = await opened(failures=5)
     assert await world.put() == [True]
     assert world.slept == [0, 1, 1, 1, 1]
+
+
+async def test_one_warning_when_retrying_begins(opened, caplog):
+    caplog.set_level(logging.DEBUG, "aioretryq.results")
+    world = await opened(failures=5)
+    for _ in range(2):
+        await world.put()
+        world.backend.failures = 3
+    levels = [record.levelno for record in caplog.records]
+    assert levels == [logging.WARNING, *[logging.DEBUG] * 4, logging.WARNING, *[logging.DEBUG] * 2]
 
 
 async def test_the_retry_policy_ends_after_twenty_retries(opened):

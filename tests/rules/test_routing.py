@@ -52,7 +52,11 @@ def test_a_callable_is_asked_with_the_call():
     assert route(lambda name, args, kwargs, options, task=None: "q", "t") == Route("q")
 
 
-@pytest.mark.parametrize("wrong", [7, "queue", {"t": 7}, {"t": {"que": "q"}}, [7], [("t", 7)]])
+@pytest.mark.parametrize(
+    "wrong",
+    [7, "queue", {"t": 7}, {"t": {"que": "q"}}, [7], [("t", 7)]]
+    + [{"t": {"priority": priority}} for priority in (-1, 10, True, 1.5, "3")],
+)
 def test_a_wrong_table_is_refused_before_anything_is_sent(wrong):
     with pytest.raises(ConfigError):
         check_routes(wrong)
