@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -42,12 +43,16 @@ def describe() -> str:
 
 
 class RedisServer:
-    """Listens on a free port of the loopback, and on a socket file. What it holds is lost when it stops."""
+    """Listens on a free port of the loopback, and on a socket file.
 
-    def __init__(self, *options: str) -> None:
+    What it holds is lost when it stops; with `durable=True` everything it has confirmed outlives even `kill`.
+    """
+
+    def __init__(self, *options: str, durable: bool = False) -> None:
         self.version = describe()
         self._program, _ = find_program()
-        self._options = options
+        kept = ["--appendonly", "yes", "--appendfsync", "always"] if durable else ["--appendonly", "no"]
+        self._options = [*kept, *options]
         self._folder = tempfile.TemporaryDirectory(prefix="aioretryq-redis-")
         self.socket_path = str(Path(self._folder.name) / "redis.sock")
         self.port = free_port()
@@ -60,12 +65,12 @@ class RedisServer:
     def url_of(self, database: int) -> str:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
-    def start(self) -> None:
-        """Returns once it answers."""
+    def start(self, *options: str) -> None:
+        """Returns once it answers, and has loaded its data. `options` are for this time only."""
         where = ["--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path]
-        quiet = ["--dir", self._folder.name, "--save", "", "--appendonly", "no", "--logfile", "redis.log"]
+        quiet = ["--dir", self._folder.name, "--save", "", "--logfile", "redis.log"]
         self._process = subprocess.Popen(
-            [self._program, *where, *quiet, *self._options],
+            [self._program, *where, *quiet, *self._options, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -91,6 +96,15 @@ class RedisServer:
             self._process.wait(10)
             self._process = None
 
+    def freeze(self) -> None:
+        """It neither answers nor closes anything, until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         self.kill()
         self.start()
@@ -103,7 +117,8 @@ class RedisServer:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(1) in (b"+", b"-")  # "-" where it asks for a password
+                answer = connection.recv(64)
+                return answer[:1] in (b"+", b"-") and b"LOADING" not in answer  # "-" where it asks for a password
         except OSError:
             return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from aioretryq.cli.dead import dead
 from aioretryq.cli.retries import inspect_retries
 from aioretryq.cli.settings import settings
 from aioretryq.cli.worker import worker
@@ -16,5 +17,6 @@ def main() -> None:
 
 
 main.add_command(worker)
+main.add_command(dead)
 main.add_command(inspect_retries)
 main.add_command(settings)

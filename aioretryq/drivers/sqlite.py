@@ -16,7 +16,7 @@ from aioretryq.errors import ConfigError, NotOpenError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aioretryq.errors import AioretryqError
+    from aioretryq.errors import AioretryqError, UnavailableError
 
 R = TypeVar("R")
 
@@ -117,7 +117,7 @@ class Database:
         self,
         path: str,
         *,
-        unavailable: type[AioretryqError],
+        unavailable: type[UnavailableError],
         refused: type[AioretryqError],
         busy: float = BUSY_SECONDS,
     ) -> None:
@@ -270,7 +270,11 @@ class Database:
         text = f"SQLite file {self.path!r}: {advice} ({error})."
         if opening and code in _WRONG_AT_OPEN:
             return ConfigError(text)
-        return self._unavailable(text) if code in _ADVICE and code not in _HOPELESS else self._refused(text)
+        if code not in _ADVICE or code in _HOPELESS:
+            return self._refused(text)
+        failure = self._unavailable(text)
+        failure.maybe_done = code == sqlite3.SQLITE_IOERR  # all others leave the transaction rolled back
+        return failure
 
     def _why_refused(self) -> str:
         with contextlib.suppress(sqlite3.Error):

@@ -86,7 +86,7 @@ class Worker:
                 return
             await opened.enter_async_context(self.queue.worker_resources())
             broker, results, conf = self.queue.broker, self.queue.results, self.queue.conf
-            outage = Outage(f"Broker {broker.display_url}")
+            outage = self.queue.connections.publisher.outage  # tasks that publish learn of it at once
             backend_outage = Outage(f"Result backend {results.backend.display_url}")
             lease = conf.lease
             jobs, revocations = Jobs(self.concurrency, lease=lease), Revocations()

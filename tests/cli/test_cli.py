@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from aioretryq import TaskQueue
 from aioretryq.cli.settings import as_markdown
-from programs import ROOT, aioretryq_worker
+from aioretryq.cli.worker import numbered
+from programs import ROOT, Program, aioretryq_worker, running
 from redis_server import RedisServer, free_port
 
 HERE = Path(__file__).parent
@@ -29,6 +33,13 @@ def aioretryq(*arguments: str, answer: str = "", **env: str) -> subprocess.Compl
         timeout=60,
         check=False,
     )
+
+
+@contextmanager
+def worker(*arguments: str) -> Iterator[Program]:
+    """Started, not necessarily ready."""
+    with running(sys.executable, "-m", "aioretryq", "worker", *arguments, cwd=HERE) as process:
+        yield process
 
 
 @pytest.mark.parametrize(
@@ -59,11 +70,27 @@ def test_mistakes_get_a_message_and_no_traceback(arguments: list[str], env: dict
 
 
 def test_unreachable_server_says_where_and_what_to_do() -> None:
-    done = aioretryq("worker", "applications:queue", "--url", f"redis://:secret@127.0.0.1:{free_port()}/0")
+    done = aioretryq(
+        "worker",
+        "applications:queue",
+        "--url",
+        f"redis://:secret@127.0.0.1:{free_port()}/0",
+        AIORETRYQ_BROKER_CONNECTION_RETRY_ON_STARTUP="false",
+    )
     assert done.returncode == 1
     assert "Cannot reach Redis" in done.stderr
     assert "secret" not in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_worker_waits_for_an_unreachable_server_until_it_is_stopped() -> None:
+    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    with worker("applications:queue", "--url", url) as process:
+        process.wait_for("trying again until it is back: Cannot reach Redis")
+        process.signal(signal.SIGTERM)
+        assert process.wait(5) == 0, process.output
+    assert "secret" not in process.output
+    assert "is ready" not in process.output
 
 
 def test_wrong_password_says_so(tmp_path: Path) -> None:
@@ -89,6 +116,22 @@ def test_banner_and_stop(tmp_path: Path) -> None:
     for expected in (url, "a, b", "7 coroutines", "w1@", "applications.fetch", "WARNING", "early acknowledgement"):
         assert expected in shown
     assert "has stopped" in shown
+
+
+def test_a_piece_that_fails_ends_the_worker_with_the_reason(redis_url: str) -> None:
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        aioretryq_worker("applications:queue", "--url", redis_url, cwd=HERE) as worker,
+    ):
+        client.acl_setuser("default", enabled=True, nopass=True, categories=["+@all"], commands=["-evalsha", "-eval"])
+        try:
+            client.client_kill_filter(_type="normal", skipme=True)
+            assert worker.wait() == 1, worker.output
+        finally:
+            client.acl_setuser("default", enabled=True, nopass=True, categories=["+@all"])
+    assert "Traceback" not in worker.output
+    assert worker.lines[-1].startswith("Error: ")
+    assert "permission" in worker.lines[-1]
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 3)])
@@ -120,6 +163,19 @@ async def test_purge_asks_first(tmp_path: Path, answer: str, left: int) -> None:
         assert process.returncode == 1
     async with TaskQueue(url) as queue:
         assert (await queue.broker.depth(["a"]))["a"] == left
+
+
+def test_purge_needs_one_process() -> None:
+    done = aioretryq("worker", "applications:queue", "--purge", "--processes", "2")
+    assert done.returncode == 2
+    assert "purge with one first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("web", "web-3"), ("web@%h", "web-3@%h"), ("%h", "%h-3"), ("a@b@c", "a-3@b@c")]
+)
+def test_processes_get_numbered_names(name: str, expected: str) -> None:
+    assert numbered(name, 3) == expected
 
 
 def test_inspect_retries_prints_the_schedule() -> None:
