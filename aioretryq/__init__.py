@@ -3,7 +3,7 @@
 from aioretryq.app import TaskQueue, shared_task
 from aioretryq.config import Settings
 from aioretryq.context import Request, current_task
-from aioretryq.dead import DeadLetters, UnknownDeadLetter
+from aioretryq.dead import DeadLetters
 from aioretryq.dead_messages import DeadMessage
 from aioretryq.errors import (
     AioretryqError,
@@ -29,6 +29,7 @@ from aioretryq.errors import (
     Retry,
     TaskRevokedError,
     TimeLimitExceeded,
+    UnknownDeadLetter,
     UnknownSettingError,
     WorkerLostError,
 )

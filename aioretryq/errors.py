@@ -24,6 +24,7 @@
     │   ├── Retry
     │   ├── Ignore
     │   └── Reject
+    ├── UnknownDeadLetter           no dead letter has that id (also a LookupError)
     ├── MaxRetriesExceededError
     ├── TaskRevokedError
     ├── TimeLimitExceeded
@@ -212,6 +213,10 @@ class TimeLimitExceeded(AioretryqError):
 
 class WorkerLostError(AioretryqError):
     """The task was given to several workers that died with it; `task_max_deliveries` bounds how many."""
+
+
+class UnknownDeadLetter(AioretryqError, LookupError):
+    """There is no dead letter of that id (any more), or there are several whose ids begin like that."""
 
 
 class RemoteTaskError(AioretryqError):

@@ -59,9 +59,11 @@ def encode_dead_letter(letter: DeadLetter) -> bytes:
 
 
 def decode_dead_letter(content: bytes) -> DeadLetter:
+    """Raises ProtocolError, and nothing else. Fields that a newer writer has added are left out."""
     try:
         fields: dict[str, Any] = json.loads(content)
         payload = base64.b64decode(fields.pop("payload"), validate=True)
-        return DeadLetter(payload=payload, **fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        known = {name: value for name, value in fields.items() if name in DeadLetter.__slots__}
+        return DeadLetter(payload=payload, **known)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"Not an entry of the dead letters: {error}") from error

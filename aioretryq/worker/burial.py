@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from aioretryq.dead_messages import ERRORS_HEADER
 from aioretryq.errors import NotRegistered, Reject, WorkerLostError
 from aioretryq.message import DeadEntry
 from aioretryq.protocol.deadletter import DeadLetter, encode_dead_letter, entry_id
@@ -25,8 +26,6 @@ REFUSED = "settlement refused"
 BURIED: dict[type[Exception], str] = {Reject: REJECTED, NotRegistered: UNKNOWN, WorkerLostError: DELIVERIES}
 """Failures that always come with a dead letter, by what is stored as their result."""
 
-ERRORS = "aioretryq_errors"
-"""Header in which a message that may become a dead letter carries the errors of its attempts."""
 ERRORS_KEPT = 50
 ERROR_LENGTH = 500
 
@@ -87,9 +86,9 @@ def with_error(attempted: Attempted, exc: BaseException, now: float) -> dict[str
         "worker": attempted.worker,
         "error": saferepr(exc, ERROR_LENGTH),
     }
-    return {**message.headers, ERRORS: [*_errors_of(message), error][-ERRORS_KEPT:]}
+    return {**message.headers, ERRORS_HEADER: [*_errors_of(message), error][-ERRORS_KEPT:]}
 
 
 def _errors_of(message: TaskMessage) -> list[dict[str, Any]]:
-    found = message.headers.get(ERRORS)
+    found = message.headers.get(ERRORS_HEADER)
     return [error for error in found if isinstance(error, dict)] if isinstance(found, list) else []
