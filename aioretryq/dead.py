@@ -12,7 +12,7 @@ import anyio
 
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.dead_messages import LAST, DeadMessage, Filters, Selection, first_attempt, read_entry
-from aioretryq.errors import AioretryqError, BrokerUnavailable, ConfigError, ProtocolError, UnknownDeadLetter
+from aioretryq.errors import BrokerUnavailable, ConfigError, ProtocolError, UnknownDeadLetter
 from aioretryq.message import DeadEntry, Outgoing
 from aioretryq.protocol import envelope
 from aioretryq.protocol.deadletter import DeadLetter, entry_id
