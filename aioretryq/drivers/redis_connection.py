@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,16 @@ class _Connection(AbstractConnection):
         except (RedisError, OSError) as error:
             error.add_note(NOT_SENT)
             raise
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        # redis-py sends in `asyncio.wait_for`, which before Python 3.12 drops a cancellation that comes in the
+        # moment the sending ends: then nobody would ever know of it.
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        await super().send_packed_command(*args, **options)
+        if task is not None and task.cancelling() > before:
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:

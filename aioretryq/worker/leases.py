@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from aioretryq.drivers.wakeup import Wakeup
+from aioretryq.errors import AioretryqError
 from aioretryq.outage import Outage
 from aioretryq.worker.blocking import BlockedLoop
 
@@ -105,6 +106,8 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         try:
             asyncio.run(self._work())
+        except AioretryqError as error:
+            self.ended.set_exception(error)
         except Exception as error:
             logger.exception("The thread that renews leases has failed")
             self.ended.set_exception(error)

@@ -61,7 +61,7 @@ class Worker:
         self.grace = _setting(queue, "worker_grace", grace)
         self.name = node_name(name)
         self.ready = asyncio.Event()
-        self.left_behind = False  # whether coroutines that swallow their cancellation outlive `run`
+        self._jobs: Jobs | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -71,6 +71,11 @@ class Worker:
         if now or self._stop.is_set():
             self._hurry.set()
         self._stop.set()
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether coroutines that swallow their cancellation outlive `run`, also when it has failed."""
+        return self._jobs is not None and self._jobs.left_behind > 0
 
     @property
     def stopping(self) -> bool:
@@ -89,7 +94,8 @@ class Worker:
             outage = self.queue.connections.publisher.outage  # tasks that publish learn of it at once
             backend_outage = Outage(f"Result backend {results.backend.display_url}")
             lease = conf.lease
-            jobs, revocations = Jobs(self.concurrency, lease=lease), Revocations()
+            jobs = self._jobs = Jobs(self.concurrency, lease=lease)
+            revocations = Revocations()
             settler = Settler(broker, results, lease=lease, broker_outage=outage, backend_outage=backend_outage)
             leases = Leases(broker, jobs, lease=lease, blocked_limit=conf.worker_blocked_limit)
             executor = Executor(self.queue, jobs, settler, name=self.name, threads=self.threads, revoked=revocations)
@@ -111,7 +117,6 @@ class Worker:
                     await self._hand_back([job for job in jobs.all() if not job.started], jobs)
                     await self._drain(jobs, fetcher)
                     await self._hand_back(jobs.all(), jobs)
-                self.left_behind = jobs.left_behind > 0
                 services.cancel_scope.cancel()
             executor.repeated.sum_up()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,18 @@ class TestClaim:
         await arrive(gate, server)
         assert bodies(await take(broker)) == ["c"]
         assert server.hlen("unacked") == 3
+
+    async def test_taking_back_that_comes_late_makes_nothing_valid_again(self, proxy, broker, other, server):
+        await broker.send([message(name) for name in "abc"])
+        await take(broker, limit=0)
+        await lose_reply(proxy, take(broker, limit=1))
+        taking_back = await come_late(proxy, take(broker, limit=1))
+        assert bodies(await take(broker, limit=1)) == ["a"]
+        claim = await come_late(proxy, take(broker, limit=1))
+        assert bodies(await take(broker, limit=1)) == ["b"]
+        await arrive(taking_back, server)
+        await arrive(claim, server)
+        assert bodies(await take(other)) == ["c"]
 
     async def test_a_cancelled_claim_holds_nothing_back(self, broker, server):
         await broker.send([message("a"), message("b")])
@@ -298,6 +311,20 @@ class TestOthers:
         await arrive(gate, server)
         assert await other.extend([held]) == [True]
         assert await other.finish([Finish(held)]) == [True]
+
+    @pytest.mark.parametrize("key", ["unacked_index", "aioretryq.leases"])
+    async def test_what_was_taken_anew_is_not_put_back(self, proxy, broker, world, server, key):
+        # Between looking for what Celery workers left and putting it back: the tag is the same each time.
+        await leases_end(world, broker)
+        server.hset("unacked", "tag", '[{}, "", "celery"]')
+        server.zadd("unacked_index", {"tag": 1})
+        gate = proxy.hold_requests(containing=b"unacked_index\r\n$16\r\naioretryq.leases")
+        with pytest.raises(BrokerUnavailable):
+            await broker.recover()
+        server.zadd(key, {"tag": time.time() + 5})
+        await arrive(gate, server)
+        assert server.llen("celery") == 0
+        assert server.hlen("unacked") == 1
 
     async def test_a_sweep_held_up_within_the_quiet_time(self, proxy, broker, world, other, server):
         await broker.send([message("a")])

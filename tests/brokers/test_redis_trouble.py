@@ -269,20 +269,21 @@ class TestTrouble:
             recovered: list[int] = []
             renewed: list[bool] = [True]
 
+            gone, over = asyncio.Event(), asyncio.Event()
+
             async def sweep(broker: RedisBroker) -> None:
-                while True:
+                while not over.is_set():
                     with contextlib.suppress(BrokerUnavailable):
                         recovered.append(await broker.recover())
                     await asyncio.sleep(lease / 5)
 
             async def renew() -> None:
-                while True:
+                while not gone.is_set():
                     with contextlib.suppress(BrokerUnavailable):
                         renewed.extend(await brokers[0].extend(held))
                     await asyncio.sleep(lease / 5)
 
-            sweeping = [asyncio.create_task(sweep(broker)) for broker in brokers[1:]]
-            renewing = asyncio.create_task(renew())
+            tasks = [asyncio.create_task(work) for work in (renew(), *map(sweep, brokers[1:]))]
             await asyncio.sleep(2 * lease)
             redis_server.freeze()
             try:
@@ -297,13 +298,12 @@ class TestTrouble:
             assert all(renewed)
             # The claims that came late took nothing.
             assert bodies(await take(brokers[3])) == [str(n) for n in range(10, 20)]
-            renewing.cancel()
+            gone.set()
             async with asyncio.timeout(10):
                 while sum(recovered) < 10:
                     await asyncio.sleep(0.001)
-            for task in (*sweeping, renewing):
-                task.cancel()
-            await asyncio.gather(*sweeping, renewing, return_exceptions=True)
+            over.set()
+            await asyncio.gather(*tasks)
 
     async def test_a_full_server(self, broker, server):
         await broker.send([message("a"), message("b"), message("parked", due=time.time() - 1)])

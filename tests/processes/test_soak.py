@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import resource
 import signal
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.soak
 
 HERE = Path(__file__).parent
 TASKS = 3000
+CALLS = 1_000_000
+AT_ONCE = 100
 
 
 @pytest.mark.parametrize("broker", ["sqlite", "redis"])
@@ -47,9 +50,10 @@ async def test_killed_workers_lose_nothing(broker: str, request: pytest.FixtureR
     assert sum(done.values()) - TASKS <= kills * 40
 
 
-@pytest.mark.timeout(600)
-async def test_a_hundred_thousand_calls_without_a_waiter_leave_nothing_behind(redis_url: str) -> None:
-    queue = TaskQueue(redis_url, task_ignore_result=True)
+@pytest.mark.parametrize("ignored", [True, False], ids=["results ignored", "results stored"])
+@pytest.mark.timeout(1800)
+async def test_a_million_calls_without_a_waiter_leave_nothing_behind(redis_url: str, ignored: bool) -> None:
+    queue = TaskQueue(redis_url, task_ignore_result=ignored, result_expires=20)
 
     @queue.task(name="soak.nothing")
     async def nothing() -> None:
@@ -58,8 +62,8 @@ async def test_a_hundred_thousand_calls_without_a_waiter_leave_nothing_behind(re
     async with queue, Worker(queue).running():
         sizes = []
         for _ in range(10):
-            for _ in range(10_000):
-                await nothing.delay()
+            for _ in range(CALLS // 10 // AT_ONCE):
+                await asyncio.gather(*(nothing.delay() for _ in range(AT_ONCE)))
             sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         assert queue.connections.consumer.subscribed == queue.connections.consumer.watching == 0
     assert sizes[-1] < sizes[2] * 1.1, f"peak memory grows: {sizes}"
