@@ -26,8 +26,8 @@ DEFAULT_URL = "sqlite:///aioretryq.sqlite3"
 Routes = Mapping[str, Any] | list[Any] | tuple[Any, ...] | Callable[..., Any]
 
 
-def setting(default: Any, doc: str, *, at_least: float | None = None) -> Any:
-    metadata = {"doc": doc, "at_least": at_least}
+def setting(default: Any, doc: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
+    metadata = {"doc": doc, "at_least": at_least, "at_most": at_most}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -94,7 +94,7 @@ class Settings:
         64 * 2**20, "Largest message or result. Put larger data into a store and pass its key.", at_least=1
     )
     task_default_queue: str = setting("celery", "Queue of tasks that have no other.")
-    task_default_priority: int = setting(0, "Priority of messages: 0 (served first) to 9.", at_least=0)
+    task_default_priority: int = setting(0, "Priority of messages: 0 (served first) to 9.", at_least=0, at_most=9)
     task_routes: Any = setting(None, "Queue and priority by task name: dict with globs, callable, or list of both.")
     task_publish_retry: bool = setting(True, "Retry sending a task when the broker cannot be reached.")
     task_publish_retry_policy: dict[str, Any] = setting(
@@ -222,6 +222,9 @@ def check(name: str, value: Any) -> Any:
     least = field.metadata["at_least"]
     if least is not None and fitted is not None and not fitted >= least:  # nan, too
         raise ConfigError(f"Setting {name!r} must be at least {least}, not {value!r}.")
+    most = field.metadata["at_most"]
+    if most is not None and fitted is not None and fitted > most:
+        raise ConfigError(f"Setting {name!r} must be at most {most}, not {value!r}.")
     return fitted
 
 

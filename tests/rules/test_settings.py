@@ -243,3 +243,8 @@ def test_numbers_out_of_range_are_refused(name, value):
 
 def test_durations_may_be_timedeltas():
     assert Settings(result_expires=timedelta(minutes=5)).result_expires == 300
+
+
+def test_priorities_end_at_nine():
+    with pytest.raises(ConfigError, match="task_default_priority.*at most 9"):
+        Settings(task_default_priority=10)
