@@ -5,15 +5,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+FAULTS_ARGS ?=
 
-.PHONY: help demo test check bench format soak docs clean
+.PHONY: help demo test check bench format soak faults docs clean
 
 help:
 	@echo "make demo    run the main job on an SQLite file: no server needed"
 	@echo "make test    install what the tests need, a Redis server included, and run them"
 	@echo "make check   ruff, mypy --strict, layers test"
 	@echo "make bench   benchmarks against other task queues, as ratios"
-	@echo "make soak    the long runs that 'make test' leaves out"
+	@echo "make soak    the long runs that 'make test' leaves out; SOAK_SECONDS=600 SOAK_SEED=..."
+	@echo "make faults  every fault at full size, ten times, as a table; FAULTS_ARGS='--rounds 1 --only sigkill'"
 	@echo "make format  let ruff format the code"
 
 demo: $(VENV)/.demo
@@ -26,6 +28,10 @@ test: $(VENV)/.test
 soak: $(VENV)/.test
 	sh tests/install_redis.sh $(BIN)/python
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+faults: $(VENV)/.test
+	sh tests/install_redis.sh $(BIN)/python
+	PYTHONPATH=tests $(BIN)/python -m faults $(FAULTS_ARGS)
 
 check: $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff check .
