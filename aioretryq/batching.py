@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+LARGEST = 2**20
+"""Bytes of a batch. It has to reach the server within one reply deadline, also over a slow link: one that does not is
+repeated whole, for ever, and everything else waits behind it."""
+
 CLOSED = "The queue was closed in the middle of this operation; open it again with `async with queue:`."
 
 
@@ -42,11 +46,23 @@ class GroupCommit(Generic[T, R]):
     `commit(items)` returns one answer for each item. When it raises, every submitter of the batch sees the
     error; when that error is not a matter of reaching the server, the items are committed one by one, so
     that a single bad one fails alone.
+
+    A batch has at most `limit` items, and where `size` tells the bytes of one, at most `largest` bytes; an item
+    that is larger goes alone.
     """
 
-    def __init__(self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int = 500) -> None:
+    def __init__(
+        self,
+        commit: Callable[[list[T]], Awaitable[Sequence[R]]],
+        *,
+        limit: int = 500,
+        size: Callable[[T], int] | None = None,
+        largest: int = LARGEST,
+    ) -> None:
         self._commit = commit
         self._limit = limit
+        self._size = size
+        self._largest = largest
         self._pending: deque[Submission[T, R]] = deque()
         self._wake = asyncio.Event()
         self._closed = False
@@ -76,14 +92,26 @@ class GroupCommit(Generic[T, R]):
                 await self._wake.wait()
                 self._wake.clear()
                 while self._pending:
-                    taken = [self._pending.popleft() for _ in range(min(self._limit, len(self._pending)))]
-                    batch = [entry for entry in taken if not entry.answer.done()]
+                    batch = self._next_batch()
                     await self._commit_batch(batch)
                     batch = []
         finally:
             self._closed = True
             _fail([*batch, *self._pending], NotOpenError(CLOSED))
             self._pending.clear()
+
+    def _next_batch(self) -> list[Submission[T, R]]:
+        batch: list[Submission[T, R]] = []
+        left = self._largest
+        while self._pending and len(batch) < self._limit:
+            entry = self._pending[0]
+            if not entry.answer.done():
+                left -= 0 if self._size is None else self._size(entry.item)
+                if left < 0 and batch:
+                    break
+                batch.append(entry)
+            self._pending.popleft()
+        return batch
 
     async def _commit_batch(self, batch: list[Submission[T, R]]) -> None:
         if not batch:

@@ -6,6 +6,7 @@ and docs/settings.md (`aioretryq settings --markdown`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -55,7 +56,7 @@ class Settings:
     )
     redis_socket_timeout: float | None = setting(
         None,
-        "Seconds until a Redis server that does not answer counts as gone. Default: a third of `lease`, at most 4.",
+        "Seconds until a Redis server that does not answer counts as gone. Default: a third of `lease`, 0.5 to 4.",
         at_least=0.01,
     )
     redis_max_connections: int = setting(
@@ -189,7 +190,8 @@ class Settings:
     @property
     def answer_within(self) -> float:
         """Seconds a server has to answer a command: well below the lease, or its end would come unnoticed."""
-        return min(4.0, self.lease / 3) if self.redis_socket_timeout is None else self.redis_socket_timeout
+        derived = min(4.0, max(0.5, self.lease / 3))
+        return derived if self.redis_socket_timeout is None else self.redis_socket_timeout
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in HINTS}
@@ -219,6 +221,8 @@ def check(name: str, value: Any) -> Any:
     except TypeError:
         wanted = str(field.type)
         raise ConfigError(f"Setting {name!r} must be {wanted}, not {value!r} ({type(value).__name__}).") from None
+    if name in _URLS and fitted == "":
+        raise ConfigError(f"Setting {name!r} is an empty text; give a URL, or None for the default.")
     least = field.metadata["at_least"]
     if least is not None and fitted is not None and not fitted >= least:  # nan, too
         raise ConfigError(f"Setting {name!r} must be at least {least}, not {value!r}.")
@@ -226,6 +230,9 @@ def check(name: str, value: Any) -> Any:
     if most is not None and fitted is not None and fitted > most:
         raise ConfigError(f"Setting {name!r} must be at most {most}, not {value!r}.")
     return fitted
+
+
+_URLS = ("broker_url", "result_backend")
 
 
 def _fit(hint: Any, value: Any) -> Any:
@@ -269,23 +276,37 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 
 def parse(name: str, text: str) -> Any:
-    """A setting's value from text: of an environment variable, or of `--set name=value`."""
+    """A setting's value from the text of an environment variable."""
     if name not in HINTS:
         check(name, text)
     hint = HINTS[name]
+    members = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for member in members:
+        with contextlib.suppress(ValueError):
+            return _read(member, text)
+    raise ConfigError(f"Setting {name!r} takes {' or '.join(map(_in_words, members))}, not {text!r}.")
+
+
+def _read(hint: Any, text: str) -> Any:
+    """Text as a value of that type; ValueError if it is none."""
     if hint is bool:
         if text.lower() not in _WORDS:
-            raise ConfigError(f"Setting {name!r} must be true or false, not {text!r}.")
+            raise ValueError
         return _WORDS[text.lower()]
-    if hint == tuple[str, ...]:
+    if hint is types.NoneType:
+        if text.lower() not in ("", "none", "null"):
+            raise ValueError
+        return None
+    if hint in (int, float):
+        return hint(text)
+    if hint == tuple[str, ...] and not text.startswith("["):
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if hint in (str, str | None):
-        return text
-    try:
-        return float(text) if hint is float and text == "inf" else json.loads(text)
-    except ValueError:
-        wanted = Settings.__dataclass_fields__[name].type
-        raise ConfigError(f"Setting {name!r} must be {wanted} (null for None), which {text!r} is not.") from None
+    return text if hint is str else json.loads(text)
+
+
+def _in_words(hint: Any) -> str:
+    known = {bool: "yes or no", types.NoneType: "nothing", int: "a whole number", float: "a number", str: "a text"}
+    return known.get(hint) or ("names with commas" if hint == tuple[str, ...] else "JSON")
 
 
 def read_object(source: object) -> dict[str, Any]:

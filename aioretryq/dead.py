@@ -97,8 +97,12 @@ class DeadLetters:
         if len(found) == 1:
             return read_entry(found[0], self._clock())
         if not found:
+            async for message in self.list():  # the log speaks of tasks: theirs will do
+                if message.task_id == entry:
+                    return message
             raise UnknownDeadLetter(
-                f"There is no dead letter whose id is or begins with {entry!r} in {broker.display_url} (any more)."
+                f"There is no dead letter whose id begins with {entry!r}, and none of a task with that id, "
+                f"in {broker.display_url} (any more)."
             )
         shown = [each.id for each in found[:SHOWN_CANDIDATES]] + ["..."] * (len(found) > SHOWN_CANDIDATES)
         raise UnknownDeadLetter(f"{entry!r} is how several ids begin; give more of it: {', '.join(shown)}")
@@ -165,8 +169,13 @@ class DeadLetters:
         async for page in self._chosen(ids, filters, readable=True):
             found = [each for each in page if each.readable]
             for batch in [found] if rate is None else [[each] for each in found]:
-                await pace.turn()
-                sent += await self._send(batch, to)
+                if rate is not None:
+                    await pace.turn()
+                    # The page was read a while ago: another operator may have sent this one, and its new result
+                    # must not be forgotten.
+                    batch = [each for each in batch if await self._is_there(each)]
+                with anyio.CancelScope(shield=True):  # or results would be forgotten, and nothing sent
+                    sent += await self._send(batch, to)
                 if progress is not None:
                     progress(sent)
         return sent
@@ -193,6 +202,9 @@ class DeadLetters:
         if forgotten and not isinstance(results.backend, DisabledBackend):
             await results.forget(forgotten)
         return await self._exhume(taken)
+
+    async def _is_there(self, found: DeadMessage) -> bool:
+        return await self._ask(functools.partial(self._app.broker.dead_entry, found.id)) is not None
 
     async def _exhume(self, taken: Sequence[tuple[str, Outgoing | None]]) -> int:
         return sum(await self._ask(lambda: self._app.broker.exhume(taken))) if taken else 0

@@ -212,7 +212,7 @@ class TimeLimitExceeded(AioretryqError):
 
 
 class WorkerLostError(AioretryqError):
-    """The task was given to several workers that died with it; `task_max_deliveries` bounds how many."""
+    """The task was given to several workers, and each died with it or lost its lease (`task_max_deliveries`)."""
 
 
 class UnknownDeadLetter(AioretryqError, LookupError):

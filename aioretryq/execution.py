@@ -60,14 +60,15 @@ async def run_body(
     request: Request,
     *,
     threads: anyio.CapacityLimiter | None = None,
-    started: Callable[[], None] | None = None,
+    started: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.time,
     random: Random = _random,
 ) -> Outcome:
     """Run the task once. Whatever the body raises becomes an outcome; only cancellation passes through.
 
     Plain functions run in a thread, at most as many at once as `threads` admits; `started()` is called when
-    the body is about to begin. Cancelled while in a thread, the call is abandoned: the thread runs on.
+    the body is about to begin, and may say no to a call that nobody waits for any more. Cancelled while in a
+    thread, the call is abandoned: the thread runs on.
     """
     try:
         if task.is_coroutine:
@@ -114,11 +115,11 @@ async def _in_thread(
     task: Task[Any, Any],
     request: Request,
     threads: anyio.CapacityLimiter | None,
-    started: Callable[[], None] | None,
+    started: Callable[[], bool] | None,
 ) -> Any:
     def body() -> Any:
-        if started is not None:
-            started()
+        if started is not None and not started():
+            return None  # the call was abandoned while it waited for its thread
         return task.run(*request.args, **request.kwargs)
 
     await _call_hook(task, "before_start", threads, request.id, request.args, request.kwargs)

@@ -64,7 +64,7 @@ class Outgoing:
     sender tried again) delivers it once. With `due` (unix seconds) the message is parked in the broker until
     then. `priority` is 0..9; 0 is served first, as on Celery's Redis transport. `offered`, with `due`: others
     get the first chance; where workers of another kind share the queue, the claim that finds the message due
-    puts it there without taking it.
+    puts it there without taking it. `deliveries` and `interruptions` are what is counted of it so far.
     """
 
     queue: str
@@ -73,6 +73,8 @@ class Outgoing:
     priority: int = 0
     due: float | None = None
     offered: bool = False
+    deliveries: int = 0
+    interruptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,15 @@ REPEATED = 5.0
 """Seconds within which an outage that comes again is not told again: a flapping server must not fill the log."""
 
 
+REMINDER = 300.0
+"""Seconds after which an outage that goes on is told again, and sooner when its error becomes another one."""
+
+
 class Outage:
     """Of one server, for all that use it on one event loop: of any number of operations one at a time is tried.
 
-    One log line when the outage begins and one when it ends; `quiet` makes them debug lines, for a second view on
-    the same server.
+    One log line when the outage begins, one when it ends, and now and then one in between; `quiet` makes them debug
+    lines, for a second view on the same server.
     """
 
     def __init__(self, name: str, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,6 +44,7 @@ class Outage:
         self._since: float | None = None
         self._told = False  # of this outage
         self._last_told = float("-inf")
+        self._last_text = ""
         self._ended = 0  # outages
         self._failed = 0  # probes of this outage
         self._probe: object | None = None  # the one under way
@@ -77,9 +82,16 @@ class Outage:
         if self._since is None:
             self._since = now
             self._back.clear()
+        text = str(error)
         if not self._told and now - self._last_told >= REPEATED:
-            self._told, self._last_told = True, now
-            logger.log(self._level, "%s is gone, trying again until it is back: %s", self._name, error)
+            self._tell(now, text, "%s is gone, trying again until it is back: %s", self._name, text)
+        elif self._told and now - self._last_told >= (REMINDER if text == self._last_text else REPEATED):
+            seconds = now - self._since
+            self._tell(now, text, "%s is still gone after %.0f s: %s", self._name, seconds, text)
+
+    def _tell(self, now: float, text: str, line: str, *args: object) -> None:
+        self._told, self._last_told, self._last_text = True, now, text
+        logger.log(self._level, line, *args)
 
     def up(self) -> None:
         """The server is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from aioretryq.calling import CallOptions
     from aioretryq.config import Settings
     from aioretryq.message import Outgoing
+
+
+NO_REPEAT = 50.0
+"""Seconds after an attempt that may have succeeded until none is made any more: brokers recognise a repetition for
+60 s, and one that is on its way needs a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,16 @@ def _policy(call: CallOptions, settings: Settings) -> IntervalPolicy:
 class Publisher:
     """Sends the messages of a queue, in batches. `run()` must be running in a task that somebody owns."""
 
-    def __init__(self, send: Callable[[list[Outgoing]], Awaitable[list[None]]], where: str) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[Outgoing]], Awaitable[list[None]]],
+        where: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._where = where
-        self._sends: GroupCommit[Outgoing, None] = GroupCommit(send)
+        self._clock = clock
+        self._sends: GroupCommit[Outgoing, None] = GroupCommit(send, size=lambda message: len(message.body))
         self.outage = Outage(f"Broker {where}")
 
     async def run(self) -> None:
@@ -58,7 +71,7 @@ class Publisher:
 
     async def publish(self, message: Outgoing, what: str, terms: Terms) -> None:
         """Returns when the broker has the message; PublishError says why not, and whether that is certain."""
-        sending = _Sending(self._sends, message)
+        sending = _Sending(self._sends, message, self._clock)
         limit = terms.timeout + terms.wait
         try:
             with anyio.fail_after(limit):
@@ -66,6 +79,8 @@ class Publisher:
         except TimeoutError as error:
             why = f"{self._where} has not confirmed it within {limit:g} s. {sending.failure or ''}".rstrip()
             raise sending.failed(what, why) from (sending.failure or error)
+        except _TooLate as error:
+            raise sending.failed(what, f"{sending.failure} {error}") from sending.failure
         except AioretryqError as error:
             raise sending.failed(what, str(error)) from error
         self.outage.up()
@@ -83,22 +98,42 @@ class Publisher:
             raise
 
 
+class _TooLate(AioretryqError):
+    """Another attempt might double the task."""
+
+
 class _Sending:
     """One message, and what became of the attempts."""
 
-    def __init__(self, sends: GroupCommit[Outgoing, None], message: Outgoing) -> None:
+    def __init__(self, sends: GroupCommit[Outgoing, None], message: Outgoing, clock: Callable[[], float]) -> None:
         self._sends = sends
         self._message = message
+        self._clock = clock
         self._maybe_sent = False
+        self._in_doubt_since: float | None = None
         self.failure: BrokerUnavailable | None = None
 
     async def attempt(self) -> None:
+        began = self._clock()
+        if self._in_doubt_since is None:
+            return await self._try(began)
+        left = self._in_doubt_since + NO_REPEAT - began
+        if left > 0:
+            # Behind other batches it may not be on its way for long.
+            with anyio.move_on_after(left):
+                return await self._try(began)
+        raise _TooLate(f"It is not tried again after {NO_REPEAT:g} s: the broker might not recognise the repetition.")
+
+    async def _try(self, began: float) -> None:
         entry = self._sends.hand_in(self._message)
         try:
             await entry.answer
         except BrokerUnavailable as error:
             self.failure = error
-            self._maybe_sent |= error.maybe_done
+            if error.maybe_done:
+                self._maybe_sent = True
+                if self._in_doubt_since is None:
+                    self._in_doubt_since = began
             raise
         except BrokerError:
             raise  # refused: not sent

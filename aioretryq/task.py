@@ -172,7 +172,7 @@ class Task(Generic[P, R]):
         """Send the task; returns when the broker has it. Options are those of `TaskQueue.send_task`.
 
         Raises TypeError for arguments the function does not take, EncodeError for such that cannot be
-        serialised, PublishError when the broker cannot be reached: then the task was not sent.
+        serialised, PublishError when the broker has not confirmed the task (`maybe_sent` says what is known).
         Cancelled, the task may or may not have been sent.
         """
         self.check_arguments(args or (), kwargs or {})

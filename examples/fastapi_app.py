@@ -13,7 +13,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from aioretryq import PublishError, ResultTimeout, TaskQueue, TaskRevokedError
+from aioretryq import PublishError, ResultTimeout, TaskQueue, TaskRevokedError, UnavailableError
 
 queue = TaskQueue(task_track_started=True)
 
@@ -72,6 +72,13 @@ async def cancel(job_id: str) -> None:
 
 @app.exception_handler(PublishError)
 async def not_sent(request: Request, error: PublishError) -> JSONResponse:
+    # Asking a client to try again what may have been sent would run it twice.
+    again = {} if error.maybe_sent else {"Retry-After": "5"}
+    return JSONResponse({"detail": str(error)}, status_code=503, headers=again)
+
+
+@app.exception_handler(UnavailableError)
+async def not_reached(request: Request, error: UnavailableError) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": "5"})
 
 

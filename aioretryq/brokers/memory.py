@@ -135,7 +135,8 @@ class MemoryStore:
             if outgoing.tag in self._sent:
                 continue
             self._sent[outgoing.tag] = now + TAG_MEMORY
-            message = _Message(outgoing.queue, outgoing.body, outgoing.priority)
+            counts = outgoing.deliveries, outgoing.interruptions
+            message = _Message(outgoing.queue, outgoing.body, outgoing.priority, any(counts), *counts)
             if outgoing.due is None:
                 self._queue(outgoing.queue).append(message)
             else:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from aioretryq.errors import ProtocolError
-from aioretryq.protocol.envelope import MARKS, decode, mark_redelivered
+from aioretryq.protocol.envelope import MARKS, decode, encode, mark_redelivered
 
 if TYPE_CHECKING:
-    from aioretryq.message import Delivery
+    from aioretryq.message import Delivery, Outgoing
 
 
 class History(NamedTuple):
@@ -24,6 +24,8 @@ class History(NamedTuple):
 
 
 NEW = History()
+COUNTS = ("deliveries", "interruptions")
+_MARKS_KEY = f'"{MARKS}"'.encode()
 
 
 def history(body: bytes) -> History:
@@ -49,6 +51,32 @@ def history(body: bytes) -> History:
 
 def _count(value: object, unknown: int = 0) -> int:
     return value if type(value) is int and value >= 0 else unknown
+
+
+def as_counted(message: Outgoing) -> bytes:
+    """The body with what is counted of it so far; what an earlier life of the message has left there is gone."""
+    if message.deliveries or message.interruptions:
+        return mark_redelivered(message.body, deliveries=message.deliveries, interruptions=message.interruptions)
+    return _uncounted(message.body)
+
+
+def _uncounted(body: bytes) -> bytes:
+    if b"redelivered" not in body and _MARKS_KEY not in body:  # nearly all: spares reading the document
+        return body
+    try:
+        envelope = decode(body)
+    except ProtocolError:
+        return body
+    envelope.headers.pop("redelivered", None)
+    info = envelope.properties.get("delivery_info")
+    if isinstance(info, dict):
+        info = {name: value for name, value in info.items() if name != "redelivered"}
+        if isinstance(marks := info.pop(MARKS, None), dict):
+            # Our other marks are not counts: they stay.
+            kept = {name: value for name, value in marks.items() if name not in COUNTS}
+            info |= {MARKS: kept} if kept else {}
+        envelope.properties["delivery_info"] = info
+    return encode(envelope)
 
 
 def after_crash(body: bytes) -> bytes:

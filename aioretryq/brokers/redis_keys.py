@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aioretryq.brokers.redis_history import as_counted
+
 if TYPE_CHECKING:
     from aioretryq.message import Outgoing
 
@@ -60,12 +62,12 @@ class Targets:
     kinds: str = ""
 
     def encode(self, message: Outgoing) -> tuple[int, float | str, bytes]:
-        bucket = bucket_of(message.priority)
+        bucket, body = bucket_of(message.priority), as_counted(message)
         if message.due is None:
-            return self.number(self.keys.bucket(message.queue, bucket), "l"), "", message.body
+            return self.number(self.keys.bucket(message.queue, bucket), "l"), "", body
         tag = message.tag.encode()
         # The tag keeps equal bodies apart, and its length tells where the body begins.
-        member = b"%s%d:%d:%s%s" % (b"+" if message.offered else b"", bucket, len(tag), tag, message.body)
+        member = b"%s%d:%d:%s%s" % (b"+" if message.offered else b"", bucket, len(tag), tag, body)
         return self.number(self.keys.schedule(message.queue), "z"), message.due, member
 
     def number(self, key: str, kind: str = "l") -> int:

@@ -40,10 +40,11 @@ def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: floa
         fresh = connection.execute("INSERT OR IGNORE INTO sent VALUES (?, ?)", (message.tag, now + TAG_MEMORY))
         if not fresh.rowcount:
             continue
-        lane = (message.queue, message.priority)
+        lane, counts = (message.queue, message.priority), (message.deliveries, message.interruptions)
         connection.execute(
-            f"INSERT INTO messages (queue, priority, position, due, body) VALUES (?, ?, {TAIL}, ?, ?)",
-            (*lane, *lane, message.due, message.body),
+            f"""INSERT INTO messages (queue, priority, position, due, body, redelivered, deliveries, interruptions)
+            VALUES (?, ?, {TAIL}, ?, ?, ?, ?, ?)""",
+            (*lane, *lane, message.due, message.body, any(counts), *counts),
         )
     return doorbell.ports(connection, {topic(message.queue) for message in messages})
 

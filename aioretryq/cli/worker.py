@@ -31,6 +31,11 @@ uvloop: Any = importlib.import_module("uvloop") if importlib.util.find_spec("uvl
 THREADS_END = 0.5
 """Seconds idle threads get to end."""
 
+MEMORY_IS_OF_ONE = (
+    "memory:// exists in one process only, so --processes would start workers that nobody can reach. Use "
+    "sqlite:///path/to/file or redis://host, or run one process."
+)
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 logger = logging.getLogger("aioretryq.worker")
@@ -56,8 +61,12 @@ def worker(app: str, *, processes: int, supervised: int | None, **options: Any) 
     TERM or INT stops gracefully: nothing more is taken, what has not started goes back at once, what runs gets
     --grace seconds and then goes back too. A second signal, or QUIT, ends the waiting.
     """
+    if options["url"] == "":
+        raise click.BadParameter("it is empty; leave it out for the application's broker.", param_hint="--url")
     if processes == 1:
         work(app, lifeline=None if supervised is None else Lifeline(supervised), **options)
+    elif options["url"] is not None and in_memory(options["url"]):
+        raise click.UsageError(MEMORY_IS_OF_ONE)
     elif options["purge"]:
         raise click.UsageError(
             "--purge asks before it deletes, which several processes cannot: purge with one first."
@@ -82,6 +91,8 @@ def work(
     try:
         if url is not None:
             queue.conf.broker_url = url
+        if lifeline is not None and in_memory(queue.broker_url):
+            raise click.UsageError(MEMORY_IS_OF_ONE)
         names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
         if names == []:
             raise click.UsageError(f"-Q {queues!r} names no queue.")
@@ -98,6 +109,10 @@ def work(
         raise reason from error
     finally:
         leave_threads_behind()
+
+
+def in_memory(url: str) -> bool:
+    return url.partition("://")[0].lower() == "memory"
 
 
 def explained(error: BaseException) -> click.ClickException | None:

@@ -36,14 +36,18 @@ class _Connection(AbstractConnection):
             raise
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        # redis-py sends in `asyncio.wait_for`, which before Python 3.12 drops a cancellation that comes in the
-        # moment the sending ends: then nobody would ever know of it.
-        task = asyncio.current_task()
-        before = task.cancelling() if task is not None else 0
-        await super().send_packed_command(*args, **options)
-        if task is not None and task.cancelling() > before:
-            await self.disconnect(nowait=True)
-            raise asyncio.CancelledError
+        # Within a deadline redis-py sends in `asyncio.wait_for`, which before Python 3.12 drops a cancellation that
+        # comes in the moment the sending ends: then nobody would ever know of it. So the deadline is set here.
+        if not self.is_connected:
+            await self.connect()
+        limit, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(limit):
+                await super().send_packed_command(*args, **options)
+        except TimeoutError as error:
+            raise RedisTimeoutError("Timeout writing to socket") from error
+        finally:
+            self.socket_timeout = limit
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:

@@ -69,14 +69,16 @@ class BlockedLoop:
         if seconds >= self._limit and not self.past_limit:
             self.past_limit = True
             logger.error(
-                "The event loop has been blocked for %.0f s (worker_blocked_limit): leases are renewed no more, "
-                "and the %d messages held here go to other workers",
+                "The event loop has been blocked for %.0f s (worker_blocked_limit) by %s at %s: leases are renewed "
+                "no more, and the %d messages held here go to other workers",
                 seconds,
+                self._who(),
+                where(sys._current_frames().get(self._thread)),
                 len(self._jobs),
             )
 
     def _free(self, seconds: float) -> None:
-        if self._reported:
+        if self._reported or self.past_limit:
             logger.warning("The event loop is free again; it was blocked for %.1f s", seconds)
         self._reported = self.past_limit = False
 
@@ -88,16 +90,18 @@ class BlockedLoop:
             return  # no line at its end either
         self._named[place] = now
         self._reported = True
-        running = asyncio.current_task(self._loop)
-        job = next((job for job in self._jobs.all() if job.task is running), None)
-        what = f"task {job.request.task}[{job.task_id}]" if job is not None and job.request else "something"
         logger.warning(
             "The event loop has been blocked for %.1f s by %s at %s; make it a plain `def` task, which runs in a "
             "thread, or await what it waits for",
             seconds,
-            what,
+            self._who(),
             place,
         )
+
+    def _who(self) -> str:
+        running = asyncio.current_task(self._loop)
+        job = next((job for job in self._jobs.all() if job.task is running), None)
+        return "something" if job is None else f"task {job.name}"
 
 
 def where(frame: FrameType | None) -> str:

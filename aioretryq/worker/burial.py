@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.dead_messages import ERRORS_HEADER
-from aioretryq.errors import NotRegistered, Reject, WorkerLostError
+from aioretryq.errors import BackendError, BrokerError, NotRegistered, Reject, WorkerLostError
 from aioretryq.message import DeadEntry
 from aioretryq.protocol.deadletter import DeadLetter, encode_dead_letter, entry_id
 from aioretryq.protocol.saferepr import saferepr
@@ -23,7 +23,13 @@ UNKNOWN = "unknown task"
 DELIVERIES = "too many deliveries"
 REFUSED = "settlement refused"
 
-BURIED: dict[type[Exception], str] = {Reject: REJECTED, NotRegistered: UNKNOWN, WorkerLostError: DELIVERIES}
+BURIED: dict[type[Exception], str] = {
+    Reject: REJECTED,
+    NotRegistered: UNKNOWN,
+    WorkerLostError: DELIVERIES,
+    BackendError: REFUSED,
+    BrokerError: REFUSED,
+}
 """Failures that always come with a dead letter, by what is stored as their result."""
 
 ERRORS_KEPT = 50

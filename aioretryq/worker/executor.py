@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import functools
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
-
-import anyio
 
 from aioretryq import states
 from aioretryq.context import Request
 from aioretryq.errors import NotOpenError, NotRegistered, ProtocolError, WorkerLostError
-from aioretryq.execution import run_body, run_hooks, running
 from aioretryq.message import Outgoing
-from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, Revoked, Succeeded
+from aioretryq.outcome import GivenUp, Ignored, Outcome, Revoked
 from aioretryq.protocol.envelope import mark, marks
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.task import decode_task, format_moment, identify, parse_moment
 from aioretryq.worker import burial
+from aioretryq.worker.attempts import Attempts, new_tag
 from aioretryq.worker.log import Repeated, log_outcome
-from aioretryq.worker.settlement import Attempted, Settlement, document, settle, settle_again
+from aioretryq.worker.settlement import Attempted, Settlement, settle, settle_again
 from aioretryq.worker.settler import Completion
 
 if TYPE_CHECKING:
@@ -38,6 +32,9 @@ if TYPE_CHECKING:
     from aioretryq.worker.settler import Settler
 
 logger = logging.getLogger("aioretryq.worker")
+
+SUSPECTS_APART = 0.5
+"""Seconds until a suspect is offered again, while another one runs here."""
 
 LONGEST_PARKING = 60.0
 """Seconds between two offers of a task that nobody knows, at most."""
@@ -62,7 +59,7 @@ class Executor:
         self._settler = settler
         self.repeated = Repeated()
         self._name = name
-        self._threads = anyio.CapacityLimiter(threads)
+        self._attempts = Attempts(queue, jobs, settler, name=name, threads=threads, clock=clock)
         self._revoked = revoked
         self._clock = clock
 
@@ -96,9 +93,9 @@ class Executor:
             return
         job.task_id = message.id
         unwanted = self._unwanted(message)
-        due = None if unwanted else self._due(message)
+        due = None if unwanted else self._due(message, job.delivery.body)
         if due is not None:
-            await self._park(job, job.delivery.body, due)
+            await self._park(job, mark(job.delivery.body, parked=due), due)
             return
         try:
             task = self._queue.find_task(message.task)
@@ -117,10 +114,15 @@ class Executor:
             return Revoked("expired")
         return None
 
-    def _due(self, message: TaskMessage) -> float | None:
-        """When the message wants to run, if that is in the future."""
+    def _due(self, message: TaskMessage, body: bytes) -> float | None:
+        """When the message wants to run, if that is in the future.
+
+        Not if it was parked until then: the broker's clock says that it is due, and ours may be behind.
+        """
         due = None if message.eta is None else parse_moment(message.eta)
-        return due if due is not None and due > self._clock() else None
+        if due is None or due <= self._clock() or marks(body).get("parked") == due:
+            return None
+        return due
 
     def _attempted(self, job: Job, message: TaskMessage, task: Task[Any, Any] | None) -> Attempted:
         conf, delivery = self._queue.conf, job.delivery
@@ -156,12 +158,15 @@ class Executor:
         before = time.perf_counter()
         settlement = await self._not_to_run(attempted, task, unwanted)
         if settlement is None:
-            settlement = await self._attempt(job, task, attempted)
+            if job.delivery.deliveries > 1 and await self._put_aside(job, job.delivery, task):
+                return
+            settlement = await self._attempts.run(job, task, attempted)
         runtime = time.perf_counter() - before
         message = attempted.message
         if job.lease_lost:
             logger.error(
-                "Task %s[%s] lost its lease (LEASE_LOST): another worker has it; nothing of this run was stored",
+                "Task %s[%s] lost its lease (LEASE_LOST): another worker has its message, or the server has lost it; "
+                "nothing of this run was stored",
                 task.name,
                 message.id,
             )
@@ -170,13 +175,13 @@ class Executor:
             self._jobs.interrupted.append(job)
         elif not await self._settler.submit(Completion(settlement, job if job.held else None)):
             logger.error(
-                "Task %s[%s] was done, but its lease was lost (LEASE_LOST): another worker has it, "
-                "nothing of this run was stored",
+                "Task %s[%s] was done, but its lease was lost (LEASE_LOST): another worker has its message, or the "
+                "server has lost it; nothing of this run was stored",
                 task.name,
                 message.id,
             )
             return
-        log_outcome(task.throws, message, settlement.outcome, runtime)
+        log_outcome(task.throws, message, settlement, runtime)
 
     async def _not_to_run(
         self, attempted: Attempted, task: Task[Any, Any], unwanted: Revoked | None
@@ -187,57 +192,44 @@ class Executor:
         delivery, message = attempted.delivery, attempted.message
         if not delivery.redelivered:
             return None
-        if self._queue.conf.worker_deduplicate_successful_tasks:
+        # A result is of this message only if a worker may have died after storing it: ids can be used again.
+        if delivery.deliveries > 1 and self._queue.conf.worker_deduplicate_successful_tasks:
             found = await self._settler.settled(message.id)
             if found is not None:
-                return settle_again(found, attempted, now=self._clock(), tag=_new_tag)
+                return settle_again(found, attempted, now=self._clock(), tag=new_tag)
         if delivery.deliveries > task.max_deliveries:
             error = WorkerLostError(
-                f"{message.task}[{message.id}] was given to {delivery.deliveries - 1} workers that died with it."
+                f"{message.task}[{message.id}] was given to {delivery.deliveries - 1} workers; each died with it or "
+                "lost its lease (a crash, a blocked event loop, a cut connection)."
             )
             return self._settle(GivenUp(error, burial.DELIVERIES), attempted)
         return None
 
-    async def _attempt(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
-        if attempted.acked:
-            # At most once: if this worker dies now, the task is not run again. From here on the lease is left
-            # alone: a renewal that comes after the acknowledgement would take it for lost, and the job with it.
-            job.held = False
-            if not await self._settler.submit(Completion(Settlement(Ignored()), job)):
-                job.lose()
-        if task.track_started and not attempted.ignore_result:
-            who = {"pid": os.getpid(), "hostname": self._name}
-            record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
-            await self._settler.submit(Completion(Settlement(Ignored(), record), None))
-        settlement: Settlement | None = None
-        with job.cancellable(self._jobs.torn_down), running(task, attempted.request, self._queue):
-            if job.cancelled_as is None:
-                started = functools.partial(self._note_start, job, attempted.message)
-                outcome = await run_body(
-                    task, attempted.request, threads=self._threads, started=started, clock=self._clock
-                )
-                if job.cancelled_as is not None and not isinstance(outcome, Succeeded):
-                    # What a body raises while it is being cancelled, its clean-up say, is not its failure.
-                    outcome = job.cancelled_as
-                settlement = self._settle(outcome, attempted)
-                await run_hooks(task, attempted.request, settlement.outcome, self._threads)
-        if settlement is None and job.cancelled_as is None:
-            # Nobody asked for it: its own code has cancelled the asyncio task that it runs in.
-            settlement = self._settle(Failed(asyncio.CancelledError("the task has cancelled itself")), attempted)
-        if settlement is None:
-            settlement = self._settle(job.cancelled_as or Interrupted(), attempted)
-            if attempted.acked and not job.started and isinstance(job.cancelled_as, Interrupted):
-                # It was acknowledged, but its body has not begun: sending it again keeps it at most once.
-                settlement = Settlement(job.cancelled_as, send=(self._again(job.delivery, job.delivery.body),))
-        return settlement
+    async def _put_aside(self, job: Job, delivery: Delivery, task: Task[Any, Any]) -> bool:
+        """Whether a message that was delivered before has to wait.
 
-    def _note_start(self, job: Job, message: TaskMessage) -> None:
-        job.started = True
-        logger.debug("Task %s[%s] started attempt=%d", message.task, message.id, message.retries + 1)
+        It is suspected of killing its workers. At their last chance a worker tries one suspect at a time: whoever
+        only ran beside the killer survives it now.
+        """
+        if delivery.deliveries < task.max_deliveries:
+            self._jobs.decided(job)
+        elif not self._jobs.alone(job):
+            await self._park(job, delivery.body, self._clock() + SUSPECTS_APART)
+            return True
+        else:
+            self._jobs.decided(job)
+            await self._jobs.others_decided()
+        logger.warning(
+            "Task %s is given to a worker again (%d of %d): the one before died with it, or lost its lease",
+            job.name,
+            delivery.deliveries,
+            task.max_deliveries,
+        )
+        return False
 
     def _settle(self, outcome: Outcome, attempted: Attempted) -> Settlement:
         record = self._queue.results.record
-        return settle(outcome, attempted, now=self._clock(), tag=_new_tag, record=record)
+        return settle(outcome, attempted, now=self._clock(), tag=new_tag, record=record)
 
     # -- what cannot run here
 
@@ -252,7 +244,7 @@ class Executor:
             attempted = self._attempted(job, message, None)
             settlement = self._settle(unwanted or GivenUp(error, burial.UNKNOWN), attempted)
             await self._settler.submit(Completion(settlement, job))
-            log_outcome((), message, settlement.outcome, 0.0)
+            log_outcome((), message, settlement, 0.0)
             return
         delay = min(conf.unknown_task_delay * 2.0 ** min(offers, 30), max(LONGEST_PARKING, conf.unknown_task_delay))
         self.repeated.log(
@@ -269,11 +261,18 @@ class Executor:
 
     async def _park(self, job: Job, body: bytes, due: float, *, offered: bool = False) -> None:
         """Leave the message with the broker until it is due: no slot, no memory and no lease is held for it."""
-        again = self._again(job.delivery, body, due, offered=offered)
+        delivery = job.delivery
+        again = Outgoing(
+            delivery.queue,
+            body,
+            new_tag(),
+            delivery.priority,
+            due,
+            offered,
+            deliveries=delivery.deliveries - 1,  # it has not been tried
+            interruptions=delivery.interruptions,
+        )
         await self._settler.submit(Completion(Settlement(Ignored(), None, (again,)), job))
-
-    def _again(self, delivery: Delivery, body: bytes, due: float | None = None, *, offered: bool = False) -> Outgoing:
-        return Outgoing(delivery.queue, body, _new_tag(), delivery.priority, due, offered)
 
     async def _bury_at_last(self, job: Job, error: Exception) -> None:
         # Perhaps it was the result that was refused: then nobody can be told.
@@ -292,7 +291,7 @@ class Executor:
         if known is not None:
             letter = dataclasses.replace(letter, task_id=known[0], task=known[1])
         record = self._failure(known[0], error) if known is not None and told else None
-        entry = burial.entry(letter, _new_tag())
+        entry = burial.entry(letter, new_tag())
         await self._settler.submit(Completion(Settlement(Ignored(), record, dead=entry), job))
 
     def _failure(self, task_id: str, error: Exception) -> StoredResult:
@@ -303,7 +302,3 @@ class Executor:
             date_done=format_moment(self._clock()),
         )
         return self._queue.results.record(found)
-
-
-def _new_tag() -> str:
-    return str(uuid4())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -27,6 +28,7 @@ logger = logging.getLogger("aioretryq.worker")
 LOOK_AGAIN = 1.0
 """Seconds between claims when nothing happens: the net under lost wake-ups, and the pace of revocations."""
 
+LAST_CLAIM = 1.0
 REVOCATIONS_KEPT = 50_000
 
 
@@ -81,6 +83,12 @@ class Fetcher:
             self._note_revocations(claim)
             await anyio.sleep(LOOK_AGAIN)
 
+    async def let_go(self) -> None:
+        """Give back what a claim has taken whose reply was lost: the next claim does, and this is the last one."""
+        with contextlib.suppress(UnavailableError), anyio.move_on_after(LAST_CLAIM):
+            claim = await self._broker.claim(list(self._queues), limit=0)
+            self._note_revocations(claim)
+
     async def _claim(self, room: int) -> tuple[Claim, float]:
         """And when it was asked for: the leases last at least a lease from then."""
         asked = self._clock()
@@ -108,5 +116,5 @@ class Fetcher:
             self._revocations.add(task_id)
             for job in self._jobs.all() if terminate else ():
                 if job.task_id == task_id:
-                    logger.warning("Task [%s] is cancelled: it was revoked", task_id)
+                    logger.warning("Task %s is cancelled: it was revoked", job.name)
                     job.cancel(Revoked("terminated"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from aioretryq.errors import BackendError, BrokerError
 from aioretryq.protocol.deadletter import entry_id
 
 if TYPE_CHECKING:
@@ -38,14 +39,16 @@ class Housekeeping:
         settings: Settings,
         repeated: Repeated,
         *,
-        outage: Outage,
+        broker_outage: Outage,
+        backend_outage: Outage,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker = broker
         self._backend = backend
         self._settings = settings
         self._repeated = repeated
-        self._outage = outage
+        self._broker_outage = broker_outage
+        self._backend_outage = backend_outage
         self._clock = clock
 
     async def run(self) -> None:
@@ -53,10 +56,17 @@ class Housekeeping:
         while True:
             if anyio.current_time() >= next_cleanup:
                 next_cleanup = anyio.current_time() + EVERY
-                await self._outage.survive(self._backend.cleanup)
-                await self._outage.survive(self._trim)
+                await self._clean_up()
             await anyio.sleep(SUMMARY_EVERY)
             self._repeated.sum_up()
+
+    async def _clean_up(self) -> None:
+        try:
+            await self._backend_outage.survive(self._backend.cleanup)
+            await self._broker_outage.survive(self._trim)
+        except (BackendError, BrokerError) as error:
+            # Tasks do not depend on it: no reason to end the worker.
+            logger.error("Cleaning up has failed, it is tried again in %.0f min: %s", EVERY / 60, error)
 
     async def _trim(self) -> None:
         conf = self._settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aioretryq.worker")
 
-LAST_SETTLEMENTS = 5.0
+LAST_SETTLEMENTS = 3.0
 """Seconds that cancelled jobs get for their clean-up and their last completions; then they are left behind."""
 
 
@@ -47,6 +48,7 @@ class Job:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     _cancellable: bool = False
+    _starting: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def cancellable(self, torn_down: Callable[[], bool]) -> Iterator[None]:
@@ -62,13 +64,36 @@ class Job:
                 raise  # the worker itself is: nothing is settled any more
         finally:
             self._cancellable = False
-            while self.task is not None and self.task.cancelling() and not torn_down():
+            while self.task is not None and self.cancelling and not torn_down():
                 self.task.uncancel()
+
+    @property
+    def name(self) -> str:
+        """As the log calls it."""
+        return f"{self.request.task if self.request is not None else ''}[{self.task_id}]"
+
+    @property
+    def cancelling(self) -> bool:
+        return self.task is not None and self.task.cancelling() > 0
 
     @property
     def in_body(self) -> bool:
         """Whether user code runs: not while a completion is on its way to the servers."""
         return self._cancellable
+
+    def begin(self) -> bool:
+        """The body is about to begin, in whatever thread; False if the job has been cancelled before."""
+        with self._starting:
+            self.started = self.cancelled_as is None
+            return self.started
+
+    def cancel_unstarted(self, reason: Interrupted) -> bool:
+        """Cancel it if its body has not begun; from then on it will not."""
+        with self._starting:
+            if self.started:
+                return False
+            self.cancel(reason)
+            return True
 
     def cancel(self, reason: Interrupted | Revoked) -> None:
         if self.cancelled_as is None:
@@ -106,6 +131,8 @@ class Jobs:
         self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
+        self._suspect: Job | None = None
+        self._undecided: set[Job] = set()
         self._bug: BaseException | None = None
         self._failed = asyncio.Event()
         self._ending = False
@@ -142,12 +169,36 @@ class Jobs:
         """Run a job in a task of its own; an exception of `run` itself ends the worker (see `watch`)."""
         job = Job(next(self._numbers), delivery, claimed_at + self._lease)
         self._jobs[job.number] = job
+        if delivery.deliveries > 1:
+            self._undecided.add(job)
         job.task = asyncio.get_running_loop().create_task(run(job))
         job.task.add_done_callback(lambda task: self._ended(job, task))
         return job
 
+    # Of messages that are suspected of killing their workers one is tried at a time.
+
+    def alone(self, job: Job) -> bool:
+        """Whether this is the only suspect here, until it ends."""
+        if self._suspect is None:
+            self._suspect = job
+        return self._suspect is job
+
+    def decided(self, job: Job) -> None:
+        """It is clear whether a job that was delivered before is a suspect, and what becomes of it now."""
+        self._undecided.discard(job)
+        self._changed.set()
+
+    async def others_decided(self) -> None:
+        """A suspect that kills at once must not take those with it that are being put aside for its sake."""
+        while self._undecided:
+            self._changed.clear()
+            await self._changed.wait()
+
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
         self._jobs.pop(job.number, None)
+        self._undecided.discard(job)
+        if self._suspect is job:
+            self._suspect = None
         job.finished.set()
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -167,7 +218,7 @@ class Jobs:
             return
         for job in tasks.values():
             job.abandon()
-        _, pending = await asyncio.wait(tasks, timeout=LAST_SETTLEMENTS / 5)
+        _, pending = await asyncio.wait(tasks, timeout=1.0)
         for task in pending:
             self.leave_behind(tasks[task])
 
@@ -177,7 +228,7 @@ class Jobs:
         if self._jobs.pop(job.number, None) is not None:
             self.left_behind += 1
             self._changed.set()
-            logger.error("Task [%s] swallows its cancellation and is left behind", job.task_id)
+            logger.error("Task %s swallows its cancellation and is left behind", job.name)
 
     # -- waiting
 

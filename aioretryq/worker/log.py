@@ -15,13 +15,15 @@ from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
     from aioretryq.message import TaskMessage
+    from aioretryq.worker.settlement import Settlement
 
 logger = logging.getLogger("aioretryq.worker")
 
 
 def log_outcome(
-    throws: tuple[type[BaseException], ...], message: TaskMessage, outcome: Outcome, runtime: float
+    throws: tuple[type[BaseException], ...], message: TaskMessage, settlement: Settlement, runtime: float
 ) -> None:
+    outcome = settlement.outcome
     level, text = describe(throws, outcome)
     if not logger.isEnabledFor(level):
         return
@@ -31,7 +33,7 @@ def log_outcome(
         "Task %s[%s] %s runtime=%.3fs attempt=%d",
         message.task,
         message.id,
-        text,
+        f"{text}, kept as dead letter {settlement.dead.id}" if settlement.dead is not None else text,
         runtime,
         attempt,
         exc_info=outcome.exc if isinstance(outcome, Failed) and level == logging.ERROR else None,
@@ -62,9 +64,9 @@ def describe(throws: tuple[type[BaseException], ...], outcome: Outcome) -> tuple
         case Ignored():
             return logging.INFO, "ignored"
         case Rejected(exc, requeue):
-            return logging.WARNING, f"rejected, {'requeued' if requeue else 'dead-lettered'}: {saferepr(exc)}"
+            return logging.WARNING, f"rejected{' and requeued' if requeue else ''}: {saferepr(exc)}"
         case GivenUp(exc, reason):
-            return logging.ERROR, f"given up, dead-lettered ({reason}): {saferepr(exc)}"
+            return logging.ERROR, f"given up ({reason}): {saferepr(exc)}"
         case Revoked(reason):
             return logging.WARNING, f"was not run to its end: {reason}"
         case Interrupted(text):

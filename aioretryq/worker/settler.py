@@ -9,13 +9,17 @@ frozen, or cut off) has it confirmed before its result is stored.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import anyio
+
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.batching import GroupCommit
+from aioretryq.errors import ProtocolError
 from aioretryq.message import Finish
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from aioretryq.protocol.result import ResultDocument
     from aioretryq.worker.jobs import Job
     from aioretryq.worker.settlement import Settlement
+
+logger = logging.getLogger("aioretryq.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +60,33 @@ class Settler:
         self._broker_outage = broker_outage
         self._backend_outage = backend_outage
         self._clock = clock
-        self._commits: GroupCommit[Completion, bool] = GroupCommit(self._commit)
+        self._commits: GroupCommit[Completion, bool] = GroupCommit(self._commit, size=_size)
+        self._without_result: GroupCommit[Completion, bool] = GroupCommit(self._commit, size=_size)
 
     async def submit(self, completion: Completion) -> bool:
         """Returns when it is done; False when the message was no longer ours: then nothing was.
 
         Waits out any outage. Raises BackendError or BrokerError when a server refuses.
         """
-        return await self._commits.submit(completion)
+        # Two lanes: what stores nothing does not wait for a result backend that is gone, or a server that is full.
+        lane = self._without_result if completion.settlement.record is None else self._commits
+        return await lane.submit(completion)
 
     async def settled(self, task_id: str) -> ResultDocument | None:
         """The final result, if one is stored: then an earlier holder of the message got as far as that."""
         if isinstance(self._results.backend, DisabledBackend):
             return None
-        document = await self._backend_outage.survive(lambda: self._results.get_task_meta(task_id))
+        try:
+            document = await self._backend_outage.survive(lambda: self._results.get_task_meta(task_id))
+        except ProtocolError as error:
+            logger.warning("The stored result of task %s cannot be read, and counts as none: %s", task_id, error)
+            return None
         return document if document.status in states.FINAL else None
 
     async def run(self) -> None:
-        await self._commits.run()
+        async with anyio.create_task_group() as lanes:
+            lanes.start_soon(self._commits.run)
+            lanes.start_soon(self._without_result.run)
 
     async def _commit(self, batch: list[Completion]) -> list[bool]:
         ours = await self._backend_outage.survive(lambda: self._store(batch))
@@ -115,3 +130,11 @@ class Settler:
             else:
                 job.lease_lost = True
         return [entry.job is None or not entry.job.lease_lost for entry in batch]
+
+
+def _size(completion: Completion) -> int:
+    """Bytes that travel, roughly: a batch has to be transmitted within a server's deadline."""
+    settlement = completion.settlement
+    stored = 0 if settlement.record is None else len(settlement.record.document)
+    buried = 0 if settlement.dead is None else len(settlement.dead.content)
+    return stored + buried + sum(len(out.body) for out in settlement.send)

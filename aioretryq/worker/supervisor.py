@@ -199,7 +199,9 @@ class Supervisor:
                 return
             delay = self._restarts.ended(number, code, self._clock())
             if delay is None:
-                logger.error("Giving up: the workers do not live")
+                logger.error(
+                    "Giving up: the workers end before they are ready, or soon after; look at the error above"
+                )
                 self._code = code if code > 0 else 1
                 self._end()
                 return

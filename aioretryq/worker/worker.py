@@ -100,7 +100,14 @@ class Worker:
             leases = Leases(broker, jobs, lease=lease, blocked_limit=conf.worker_blocked_limit)
             executor = Executor(self.queue, jobs, settler, name=self.name, threads=self.threads, revoked=revocations)
             fetcher = Fetcher(broker, self.queues, jobs, revocations, outage=outage)
-            housekeeping = Housekeeping(broker, results.backend, conf, executor.repeated, outage=backend_outage)
+            housekeeping = Housekeeping(
+                broker,
+                results.backend,
+                conf,
+                executor.repeated,
+                broker_outage=outage,
+                backend_outage=backend_outage,
+            )
 
             async with anyio.create_task_group() as services:  # stops last
                 services.start_soon(settler.run)
@@ -114,7 +121,8 @@ class Worker:
                         await self._stop.wait()
                         jobs.accepting = False
                         intake.cancel_scope.cancel()
-                    await self._hand_back([job for job in jobs.all() if not job.started], jobs)
+                    await fetcher.let_go()
+                    await self._hand_back([job for job in jobs.all() if job.cancel_unstarted(Interrupted())], jobs)
                     await self._drain(jobs, fetcher)
                     await self._hand_back(jobs.all(), jobs)
                 services.cancel_scope.cancel()
@@ -134,7 +142,7 @@ class Worker:
         return False
 
     async def _drain(self, jobs: Jobs, fetcher: Fetcher) -> None:
-        if not len(jobs):
+        if not len(jobs) or self._hurry.is_set():
             return
         logger.info("Stopping: %d tasks have %.0f s to finish", len(jobs), self.grace)
         with anyio.move_on_after(self.grace):
@@ -151,23 +159,23 @@ class Worker:
     async def _hand_back(self, interrupted: list[Job], jobs: Jobs) -> None:
         """Cancel these and put their messages back to the front of their queues, in the order they came.
 
-        Completions that are on their way to the servers are not cancelled, they get a few seconds. So does the
-        clean-up of a cancelled task; whoever swallows the cancellation is left behind, without the message.
+        Completions that are on their way to the servers are not cancelled, they get a few seconds; if they cannot
+        be delivered then, the tasks run again. So does the clean-up of a cancelled task; whoever swallows the
+        cancellation is left behind, without the message.
         """
         for job in interrupted:
             job.cancel(Interrupted())
         with anyio.move_on_after(LAST_SETTLEMENTS):
             for job in interrupted:
                 await job.finished.wait()
-        for job in interrupted:
-            if job.finished.is_set():
-                continue
+        for job in [job for job in interrupted if not job.finished.is_set()]:
+            if job.held:
+                jobs.interrupted.append(job)
             if job.in_body:
-                if job.held:
-                    jobs.interrupted.append(job)
                 jobs.leave_behind(job)
             else:
-                logger.error("Task [%s] cannot be settled; it comes back when its lease ends", job.task_id)
+                again = "it runs again" if job.held else "it was acknowledged early, and is lost"
+                logger.error("Task %s was done, but its result cannot be delivered now: %s", job.name, again)
                 job.abandon()
         if back := [job.delivery for job in jobs.take_interrupted()]:
             try:

@@ -70,6 +70,49 @@ async def test_an_outage_fails_all_of_a_batch_at_once(server, commits):
     assert len(server.batches) == 1
 
 
+async def batches_of(items, **limits):
+    """How these are grouped when they are handed in at once; the size of an item is its value."""
+    server = Server()
+    commits = GroupCommit(server.commit, **limits)
+    running = asyncio.create_task(commits.run())
+    assert await submit(commits, items) == [item * 10 for item in items]
+    running.cancel()
+    await asyncio.wait([running])
+    return server.batches
+
+
+def itself(item):
+    return item
+
+
+async def test_batches_are_limited_in_bytes_and_what_is_larger_goes_alone():
+    assert await batches_of([4, 6, 1, 10, 11, 50, 3, 3], size=itself, largest=10) == [
+        [4, 6],
+        [1],
+        [10],
+        [11],
+        [50],
+        [3, 3],
+    ]
+    assert await batches_of([0] * 7, size=itself, largest=10, limit=3) == [[0] * 3, [0] * 3, [0]]
+
+
+async def test_a_mebibyte_unless_told_otherwise():
+    assert list(map(len, await batches_of([300_000] * 7, size=itself))) == [3, 3, 1]
+    assert list(map(len, await batches_of([300_000] * 7))) == [7]
+
+
+async def test_what_was_cancelled_takes_no_room(server):
+    commits = GroupCommit(server.commit, size=itself, largest=10)
+    entries = [commits.hand_in(item) for item in (4, 9, 6)]
+    entries[1].answer.cancel()
+    running = asyncio.create_task(commits.run())
+    assert await soon(asyncio.gather(entries[0].answer, entries[2].answer)) == [40, 60]
+    assert server.batches == [[4, 6]]
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_cancelled_before_its_batch_an_item_is_dropped(server, commits):
     server.gate.clear()
     first = asyncio.create_task(commits.submit(1))

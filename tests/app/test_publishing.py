@@ -9,6 +9,9 @@ import pytest
 import redis
 
 from aioretryq import BrokerError, BrokerUnavailable, ConfigError, NotOpenError, PublishError, TaskQueue
+from aioretryq.message import Outgoing
+from aioretryq.publishing import NO_REPEAT, Publisher, Terms
+from aioretryq.retry import IntervalPolicy
 from queues import memory_url, soon, until
 from redis_server import RedisServer
 
@@ -278,6 +281,66 @@ async def test_cancelled_while_waiting(queue):
 async def test_times_that_are_none(queue, options):
     with pytest.raises(ConfigError, match=r"not a time|number of seconds"):
         await queue.send_task("x", **options)
+
+
+# -- brokers recognise a repetition for a minute
+
+
+class Doubtful:
+    """A server whose answers are scripted; time passes between them as said."""
+
+    def __init__(self, *script):
+        self.script = list(script)
+        self.began = []
+        self.now = 1000.0
+        self.publisher = Publisher(self.send, "the broker", clock=lambda: self.now)
+
+    async def send(self, messages):
+        self.began.append(self.now - 1000)
+        passing, error = self.script.pop(0) if self.script else (0, None)
+        self.now += passing
+        if error is not None:
+            raise error
+        return [None] * len(messages)
+
+    async def publish(self, policy, wait):
+        running = asyncio.create_task(self.publisher.run())
+        try:
+            message = Outgoing("celery", b"{}", "tag")
+            await soon(self.publisher.publish(message, "Task x[1]", Terms(policy, 600.0, wait)))
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+LOST = BrokerUnavailable("no reply")
+AT_ONCE = IntervalPolicy(max_retries=9, interval_start=0, interval_step=0)
+
+
+@pytest.fixture(params=["by its policy", "while it waits"])
+def how(request):
+    return (AT_ONCE, 0.0) if request.param == "by its policy" else (IntervalPolicy(max_retries=0), 600.0)
+
+
+async def test_what_may_have_been_sent_is_not_repeated_when_the_broker_has_forgotten_it(how):
+    server = Doubtful((5, LOST), (NO_REPEAT - 6, refused_connection()), (2, refused_connection()))
+    with pytest.raises(PublishError, match=r"may or may not .*: Cannot reach .*not tried again after 50 s") as raised:
+        await server.publish(*how)
+    assert raised.value.maybe_sent
+    assert isinstance(raised.value.__cause__, BrokerUnavailable)
+    assert server.began == [0, 5, NO_REPEAT - 1], "counted from when the first began"
+
+
+async def test_within_that_time_it_is_repeated(how):
+    server = Doubtful((5, LOST), (NO_REPEAT - 6, LOST))
+    await server.publish(*how)
+    assert server.began == [0, 5, NO_REPEAT - 1]
+
+
+async def test_what_was_certainly_not_sent_is_tried_for_as_long_as_one_likes(how):
+    server = Doubtful((500, refused_connection()), (500, refused_connection()))
+    await server.publish(*how)
+    assert server.began == [0, 500, 1000]
 
 
 # -- a real server

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from dataclasses import replace
 
 import celery
 import kombu
@@ -81,7 +82,7 @@ class TestLayout:
         assert await broker.finish([Finish(delivery) for delivery in deliveries]) == [True, True]
         await broker.recover()
         (finished,) = server.keys("aioretryq.finished.*")
-        assert 0 < server.ttl(finished) <= 600
+        assert 0 < server.ttl(finished) <= 21600
         assert server.hlen(finished) == 1
         assert 0 < server.ttl("aioretryq.sweep") <= 2 * LEASE
         bindings = ["_kombu.binding.celery", "_kombu.binding_permanent.celery"]
@@ -140,6 +141,29 @@ class TestLayout:
         server.flushall()
         await broker.revoke(["after"], ttl=60)
         assert (await broker.claim(["celery"], limit=0)).revoked == ["after"]
+
+
+class TestCounts:
+    async def test_ordinary_messages_are_not_touched(self, broker, server):
+        body = task_message()
+        await broker.send([message(body), message(b"no message, redelivered"), message(body, due=time.time() + 60)])
+        assert server.lrange("celery", 0, -1) == ["no message, redelivered", body.decode()]
+        ((member),) = server.zrange("aioretryq.schedule.celery", 0, -1)
+        assert member.endswith(body.decode())
+
+    async def test_other_marks_and_the_rest_of_the_message_are_kept(self, broker):
+        body = envelopes.mark(task_message(), unknown_since=1.5, offers=2, parked=1)
+        counted = envelopes.mark_redelivered(body, deliveries=3, interruptions=4)
+        await broker.send([message(counted), replace(message(counted), interruptions=1)])
+        new, again = await take(broker)
+        assert envelopes.decode(new.body) == envelopes.decode(body)
+        assert envelopes.marks(again.body) == envelopes.marks(body) | {"deliveries": 0, "interruptions": 1}
+        assert (again.deliveries, again.interruptions, again.redelivered) == (1, 1, True)
+
+    async def test_marks_alone_do_not_count(self, broker):
+        body = envelopes.mark(task_message(), deliveries=3, interruptions=4)  # nothing tells that it was redelivered
+        await broker.send([message(body)])
+        assert envelopes.marks((await take_one(broker)).body) == {}
 
 
 class TestRecovery:
@@ -275,6 +299,34 @@ class TestRefusals:
                 await take(broker)
             server.delete(key)
         assert len(await take(broker)) == 1
+
+    async def test_a_schedule_of_the_wrong_type_loses_nothing(self, broker, server):
+        offered = replace(message("offered", due=time.time() - 1), offered=True)
+        await broker.send([offered, message("parked", due=time.time() - 1), message("a")])
+        server.set("aioretryq.schedule.mail", "no sorted set")
+        with pytest.raises(BrokerError, match="WRONGTYPE"):
+            await take(broker, "celery", "mail")
+        assert server.zcard("aioretryq.schedule.celery") == 2
+        server.delete("aioretryq.schedule.mail")
+        assert bodies(await take(broker, "celery", "mail")) == ["a", "parked"]
+        assert bodies(await take(broker, "celery", "mail")) == ["offered"]
+
+    @pytest.mark.parametrize("count", [0, 150])
+    async def test_what_is_no_member_of_ours_stays_in_the_schedule(self, broker, server, count):
+        strange = ["", "x", "+", "0:", "0:x:y", "+0:3:ab", "0:99999999999999999999:a", "5:1:ta", "10:1:ta", "-0:1:ta"]
+        strange += [f"strange {n}" for n in range(count)]
+        server.zadd("aioretryq.schedule.celery", dict.fromkeys(strange, 1))
+        now = time.time()
+        offered = replace(message("offered", due=now - 2), offered=True)
+        await broker.send([offered, message("parked", due=now - 1), message("later", due=now + 600)])
+        assert bodies(await take(broker)) == ["parked"]
+        assert bodies(await take(broker)) == ["offered"]
+        assert await take(broker) == []
+        assert server.zrange("aioretryq.schedule.celery", 0, -2) == sorted(strange)
+        # What stays there is nothing to wake up for.
+        started = time.monotonic()
+        await broker.wait(["celery"], timeout=0.2)
+        assert time.monotonic() - started > 0.15
 
     async def test_a_broker_that_is_not_open_says_so(self, redis_url):
         broker = open_broker(redis_url)

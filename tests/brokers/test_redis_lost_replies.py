@@ -13,6 +13,7 @@ from lossy_proxy import LossyProxy
 from redis_world import RedisWorld, open_broker, task_message
 
 import aioretryq.brokers
+from aioretryq.brokers import redis_answers
 from aioretryq.errors import BrokerError, BrokerUnavailable
 from aioretryq.message import DeadEntry, Finish
 from contracts.broker_world import LEASE, bodies, leases_end, message, take, take_one
@@ -259,7 +260,18 @@ class TestFinish:
             assert await broker.finish([Finish(delivery)]) == [True]
             (key,) = server.keys("aioretryq.finished.*")
             assert server.hlen(key) == 1
-            assert 500 < server.ttl(key) <= 600
+            assert 21500 < server.ttl(key) <= 21600
+
+    async def test_what_nobody_asks_for_any_more_is_forgotten(self, proxy, broker, server, monkeypatch):
+        monkeypatch.setattr(redis_answers, "REMEMBERED", 2)
+        await broker.send([message(str(n)) for n in range(6)])
+        deliveries = await take(broker)
+        for delivery in deliveries[:5]:
+            await lose_reply(proxy, broker.finish([Finish(delivery)]))
+        assert await broker.finish([Finish(deliveries[5])]) == [True]
+        (key,) = server.keys("aioretryq.finished.*")
+        assert server.hlen(key) == 3
+        assert await broker.finish([Finish(deliveries[4])]) == [True]
 
     async def test_an_answer_that_arrived_is_not_given_again(self, broker):
         await broker.send([message("a")])

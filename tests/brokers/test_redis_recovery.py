@@ -74,8 +74,8 @@ class TestCounts:
         await broker.requeue([delivery])
         assert envelopes.marks((await take_one(broker)).body)["unknown_since"] == 7.5
 
-    async def test_what_celery_restored_was_delivered_before(self, redis_url, broker):
-        await broker.send([message(envelopes.mark_redelivered(task_message()))])
+    async def test_what_celery_restored_was_delivered_before(self, redis_url, broker, server):
+        server.lpush("celery", envelopes.mark_redelivered(task_message()))
         delivery = await take_one(broker)
         assert (delivery.redelivered, delivery.deliveries, delivery.interruptions) == (True, 2, 0)
         await broker.requeue([delivery])

@@ -57,7 +57,7 @@ def worker(*arguments: str) -> Iterator[Program]:
         (["applications:queue"], {"AIORETRYQ_RESULT_BACKEND": "riak://x"}, "riak"),
         (["applications:queue"], {"AIORETRYQ_RESULT_BACKEND": "mongodb://x"}, "not built yet"),
         (["applications:queue"], {"AIORETRYQ_LEASES": "3"}, "Did you mean 'lease'?"),
-        (["applications:queue"], {"AIORETRYQ_LEASE": "long"}, "Setting 'lease' must be"),
+        (["applications:queue"], {"AIORETRYQ_LEASE": "long"}, "Setting 'lease' takes a number"),
         (["applications:queue", "-c", "0"], {}, "-c"),
     ],
 )

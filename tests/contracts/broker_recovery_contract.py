@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from contracts.broker_world import LEASE, bodies, envelope, leases_end, message,
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from aioretryq.message import Delivery
+    from aioretryq.message import Delivery, Outgoing
 
 
 def counters(delivery: Delivery) -> tuple[int, int]:
@@ -90,6 +91,47 @@ class RecoveryContract:
         await broker.send([message(envelope("a"))])
         deliveries = await take(broker)
         assert [(counters(d), d.redelivered) for d in deliveries] == [((1, 0), False)] * 3
+
+    @pytest.mark.parametrize("counted", [(2, 0), (0, 3), (4, 1)])
+    @pytest.mark.parametrize("due", [False, True])
+    async def test_what_is_counted_of_a_message_goes_with_it(self, world, broker, counted, due):
+        def again(name: str) -> Outgoing:
+            sent = message(envelope(name), due=world.now() - 1 if due else None)
+            return replace(sent, deliveries=counted[0], interruptions=counted[1])
+
+        await broker.send([again("a"), message(envelope("new"))])
+        first, new = sorted(await take(broker), key=lambda delivery: not delivery.redelivered)
+        assert await broker.finish([Finish(first, (again("b"),))]) == [True]
+        second = await take_one(broker)
+        assert (counters(new), new.redelivered) == ((1, 0), False)
+        for delivery in (first, second):
+            assert (counters(delivery), delivery.redelivered) == ((counted[0] + 1, counted[1]), True)
+        # It is counted on from there.
+        await broker.requeue([second])
+        await take_one(broker)
+        await leases_end(world, broker)
+        assert await broker.recover() == 2
+        deliveries = [delivery for delivery in await take(broker) if delivery.body != new.body]
+        assert (counted[0] + 2, counted[1] + 1) in map(counters, deliveries)
+
+    async def test_a_body_with_a_history_starts_anew_unless_told(self, world, broker):
+        await broker.send([message(envelope("a"))])
+        await broker.requeue([await take_one(broker)])
+        await take_one(broker)
+        await leases_end(world, broker)
+        await broker.recover()
+        old = await take_one(broker)
+        assert counters(old) == (2, 1)
+        due = world.now() - 1
+        follow_ups = (message(old.body), message(old.body, due=due), replace(message(old.body), deliveries=5))
+        assert await broker.finish([Finish(old, follow_ups)]) == [True]
+        await broker.send([message(old.body), message(old.body, due=due)])
+        deliveries = await take(broker)
+        found = sorted((*counters(delivery), delivery.redelivered) for delivery in deliveries)
+        assert found == [(1, 0, False)] * 4 + [(6, 0, True)]
+        # Nor does what was left out come back later.
+        await broker.requeue(deliveries)
+        assert sorted(map(counters, await take(broker))) == [(1, 1)] * 4 + [(6, 1)]
 
     # -- late sweeps
 

@@ -133,6 +133,13 @@ def test_show_prints_everything(url):
     assert json.loads(printed("show", "--json", one.id))["args"] == "('a', 1)"
 
 
+def test_show_by_the_id_of_the_task_as_the_log_has_it(url):
+    task_id = "4f1c6d2e-8a57-4b6e-9d0a-1c2b3d4e5f60"
+    one = entry(ago=5, task_id=task_id)
+    bury(url, [one, entry(task_id="another")])
+    assert one.id in printed("show", task_id)
+
+
 def test_show_of_what_nobody_understands(url):
     one, two = entry(payload=b"\x00garbage", task=None, reason="undecodable"), unreadable()
     bury(url, [one, two])
@@ -211,14 +218,16 @@ def test_the_application_may_be_named(url):
         (["list", "nowhere:queue"], "There is no module"),
         (["list", "--url", "memory://"], "queue.dead_letters"),
         (["list", "--url", "sqlite:////no/such/file.sqlite3"], "There is no file '/no/such/file.sqlite3'"),
+        (["list", "--url", ""], "give a URL"),
+        (["show", "4f1c6d2e-8a57-4b6e-9d0a-1c2b3d4e5f60"], "none of a task with that id"),
         (["list", "--url", "amqp://host"], "not built yet"),
         (["show"], "aioretryq dead list"),
         (["show", "0a", "0b"], "aioretryq dead list"),
-        (["show", "ffff"], "no dead letter whose id"),
-        (["replay", "ffff"], "no dead letter whose id"),
+        (["show", "ffff"], "no dead letter whose id begins"),
+        (["replay", "ffff"], "no dead letter whose id begins"),
         (["replay", "ffff", "--task", "x"], "not both"),
         (["replay", "--rate", "0"], "--rate"),
-        (["purge", "ffff"], "no dead letter whose id"),
+        (["purge", "ffff"], "no dead letter whose id begins"),
     ],
 )
 def test_mistakes_say_what_to_do(url, arguments, said):

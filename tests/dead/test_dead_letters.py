@@ -14,7 +14,7 @@ from aioretryq import DeadLetters, NotOpenError, ProtocolError, TaskQueue, Unkno
 from aioretryq.errors import ConfigError
 from aioretryq.message import DeadEntry
 from aioretryq.protocol.task import decode_task
-from queues import soon
+from queues import dead_letters, soon
 
 
 async def test_what_is_there_is_listed_oldest_first(url):
@@ -104,6 +104,18 @@ async def test_get_by_id_or_its_beginning(url):
         for nothing in ("", None):
             with pytest.raises(UnknownDeadLetter):
                 await letters.get(nothing)
+
+
+async def test_get_by_the_id_of_the_task(url):
+    entries = [entry(ago=ago, task_id=task) for ago, task in ((30, "first"), (20, "second"), (10, "third"))]
+    async with TaskQueue(url) as queue:
+        await queue.broker.bury(entries)
+
+        assert (await queue.dead_letters.get("second")).id == entries[1].id
+        with pytest.raises(UnknownDeadLetter, match="none of a task with that id"):
+            await queue.dead_letters.get("secon")
+        assert await queue.dead_letters.replay(["third"]) == 1
+        assert await listed(queue) == ["first", "second"]
 
 
 async def test_a_replayed_task_runs_and_its_new_result_counts(url):
@@ -203,6 +215,32 @@ async def test_two_operators_double_nothing(url):
         assert sum(counts) == 200
         assert await waiting(queue) == 200
         assert await queue.dead_letters.count() == 0
+
+
+async def test_a_slow_operator_does_not_forget_what_a_quick_one_has_let_run(url):
+    queue = TaskQueue(url, task_dead_letter=True)
+    mended = False
+
+    @queue.task(max_retries=0)
+    async def double(number):
+        if not mended:
+            raise ValueError(number)
+        return number * 2
+
+    async def sleep(_):
+        """The quick one sends everything that is left, and it runs."""
+        if await queue.dead_letters.count():
+            await queue.dead_letters.replay()
+            for number, result in enumerate(results):
+                assert await result.get() == number * 2
+
+    async with queue, Worker(queue).running():
+        results = [await double.delay(number) for number in range(6)]
+        await dead_letters(queue, 6)
+        mended = True
+
+        assert await soon(DeadLetters(queue, sleep=sleep).replay(rate=0.01)) == 1
+        assert [await result.status() for result in results] == ["SUCCESS"] * 6
 
 
 async def test_a_rate_is_kept_without_bursts(url):

@@ -132,7 +132,9 @@ def test_an_unavailable_broker_is_said_to_be_so(http, file):
         refused = http.post("/jobs", json={"title": "too early"})
 
     assert refused.status_code == 503
-    assert refused.headers["Retry-After"] == "5"
+    # It was on its way: who asks again may get it twice.
+    assert "may or may not have been sent" in refused.json()["detail"]
+    assert "Retry-After" not in refused.headers
     assert "queue.sqlite3 has not confirmed it within 2 s" in refused.json()["detail"]
     start(http, "later it works")
 

@@ -181,7 +181,7 @@ def test_an_application_that_cannot_live_ends_at_once_with_one_message(
         assert program.wait(20) == code, program.output
     assert " ".join(program.output.split()).count(f"{said}") == 1 + (code == 1)  # its traceback shows the line, too
     assert program.output.count("started, pid") == 1
-    assert "Giving up" in program.output
+    assert "Giving up: the workers end before they are ready, or soon after; look at the error" in program.output
 
 
 def test_an_application_that_kills_its_process_is_tried_a_few_times(tmp_path: Path) -> None:

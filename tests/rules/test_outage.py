@@ -213,6 +213,34 @@ async def test_an_outage_that_came_soon_after_another_is_told_once_it_lasts(told
     ]
 
 
+async def test_an_outage_that_goes_on_is_told_again_now_and_then(told):
+    now = [0.0]
+    outage = Outage("The server", clock=lambda: now[0])
+    for now[0] in (0.0, 1.0, 299.0, 300.0, 301.0, 599.0, 600.0):
+        outage.down(BrokerUnavailable("gone"))
+    outage.up()
+    assert told() == [
+        "The server is gone, trying again until it is back: gone",
+        "The server is still gone after 300 s: gone",
+        "The server is still gone after 600 s: gone",
+        "The server is back after 600.0 s",
+    ]
+
+
+async def test_another_error_is_told_but_not_more_than_once_in_five_seconds(told):
+    now = [0.0]
+    outage = Outage("The server", clock=lambda: now[0])
+    for now[0], text in ((0.0, "refused"), (4.9, "loading"), (5.0, "loading"), (6.0, "refused"), (9.9, "loading")):
+        outage.down(BrokerUnavailable(text))
+    now[0] = 305.0
+    outage.down(BrokerUnavailable("loading"))
+    assert told() == [
+        "The server is gone, trying again until it is back: refused",
+        "The server is still gone after 5 s: loading",
+        "The server is still gone after 305 s: loading",
+    ]
+
+
 async def test_a_failure_of_the_outage_before_is_no_new_one(server, outage, told):
     failing = asyncio.Event()
     tries = []

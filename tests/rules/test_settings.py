@@ -130,6 +130,63 @@ def test_wrong_environment_is_refused(variable, text):
         Settings.from_environment({variable: text})
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *(("task_dead_letter", text, True) for text in ("1", "yes", "true", "True", "on")),
+        *(("task_dead_letter", text, False) for text in ("0", "no", "false", "off")),
+        ("task_dead_letter", "mail", ("mail",)),
+        ("task_dead_letter", "mail, billing", ("mail", "billing")),
+        ("task_dead_letter", '["mail"]', ("mail",)),
+        ("accept_content", '["json", "pickle"]', ("json", "pickle")),
+        ("task_time_limit", "", None),
+        ("task_time_limit", "none", None),
+        ("task_time_limit", "null", None),
+        ("task_time_limit", "2.5", 2.5),
+        ("task_time_limit", "inf", float("inf")),
+        ("worker_grace", "inf", float("inf")),
+        ("result_expires", "3600", 3600.0),
+    ],
+)
+def test_what_a_text_in_the_environment_means(name, text, value):
+    settings = Settings.from_environment({f"AIORETRYQ_{name.upper()}": text})
+    assert getattr(settings, name) == value
+    assert type(getattr(settings, name)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "takes"),
+    [
+        ("task_time_limit", "soon", "a number or nothing, not 'soon'"),
+        ("worker_concurrency", "1.5", "a whole number, not '1.5'"),
+        ("task_acks_late", "perhaps", "yes or no, not 'perhaps'"),
+        ("task_dead_letter", "[1", r"yes or no or names with commas, not '\[1'"),
+        ("broker_transport_options", "{", "JSON, not '{'"),
+    ],
+)
+def test_an_error_says_what_a_setting_takes(name, text, takes):
+    with pytest.raises(ConfigError, match=f"Setting '{name}' takes {takes}"):
+        parse(name, text)
+
+
+@pytest.mark.parametrize("name", ["broker_url", "result_backend"])
+def test_an_empty_url_is_refused(name):
+    with pytest.raises(ConfigError, match=f"'{name}' is an empty text; give a URL"):
+        Settings(**{name: ""})
+    with pytest.raises(ConfigError, match=name):
+        Settings.from_environment({f"AIORETRYQ_{name.upper()}": ""})
+    assert getattr(Settings(**{name: None}), name) is None
+
+
+def test_an_empty_url_argument_is_refused_but_an_empty_variable_is_none(monkeypatch):
+    monkeypatch.setenv("AIORETRYQ_URL", "")
+    assert TaskQueue().broker_url == "sqlite:///aioretryq.sqlite3"
+    with pytest.raises(ConfigError, match="broker_url"):
+        TaskQueue("")
+    with pytest.raises(ConfigError, match="result_backend"):
+        TaskQueue("memory://", backend="")
+
+
 def test_the_url_argument_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("AIORETRYQ_URL", "redis://from-environment/0")
     monkeypatch.setenv("AIORETRYQ_LEASE", "9")
@@ -246,5 +303,5 @@ def test_durations_may_be_timedeltas():
 
 
 def test_priorities_end_at_nine():
-    with pytest.raises(ConfigError, match="task_default_priority.*at most 9"):
+    with pytest.raises(ConfigError, match=r"task_default_priority.*at most 9"):
         Settings(task_default_priority=10)

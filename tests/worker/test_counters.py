@@ -9,7 +9,7 @@ import pytest
 from aioretryq import TaskQueue, Worker, WorkerLostError, current_task
 from queues import dead_letters, soon, until
 
-LEASE = 0.4
+LEASE = 0.8
 
 
 @pytest.fixture
@@ -72,14 +72,16 @@ async def test_a_task_that_kills_its_workers_is_buried(queue, caplog):
     result = await long.task.delay()
     await crash(queue, long, 2)
     async with Worker(queue).running():
-        with pytest.raises(WorkerLostError, match="was given to 2 workers that died with it"):
+        with pytest.raises(WorkerLostError, match="was given to 2 workers; each died with it or lost its lease"):
             await soon(result.get())
         (letter,) = await dead_letters(queue, 1)
     assert len(long.seen) == 2
     assert (letter.reason, letter.task, letter.task_id) == ("too many deliveries", "long", result.id)
     assert (letter.attempts, letter.deliveries) == (0, 3)
     assert await queue.broker.depth(["celery"]) == {"celery": 0}
-    assert "given up, dead-lettered (too many deliveries)" in caplog.text
+    assert "given up (too many deliveries)" in caplog.text
+    assert "kept as dead letter" in caplog.text
+    assert "is given to a worker again (2 of 2)" in caplog.text
 
 
 async def test_crashes_and_deploys_do_not_add_up(queue):
@@ -109,3 +111,61 @@ async def test_each_attempt_is_counted_afresh(queue):
         result = await work.delay()
         assert await soon(result.get()) == "done"
     assert seen == [(n, 1) for n in range(1, 6)]
+
+
+async def test_whoever_only_ran_beside_a_killer_survives_it(queue, monkeypatch):
+    """At their last chance suspects run one at a time."""
+    monkeypatch.setattr("aioretryq.worker.executor.SUSPECTS_APART", 0.05)
+    began, done = [], []
+
+    @queue.task(name="innocent", max_deliveries=2)
+    async def innocent(number):
+        began.append(number)
+        if len(began) <= 5:  # beside the killer
+            await asyncio.Event().wait()
+        done.append(number)
+
+    killer = Long(queue, max_deliveries=2)
+    deadly = await killer.task.delay()
+    innocents = [await innocent.delay(number) for number in range(5)]
+
+    running = asyncio.create_task(Worker(queue).run())
+    await until(lambda: len(began) == 5 and len(killer.seen) == 1)
+    running.cancel()  # the first death
+    await asyncio.wait([running])
+
+    running = asyncio.create_task(Worker(queue).run())
+    await until(lambda: len(killer.seen) == 2)
+    running.cancel()  # the second death: only the killer was at work
+    await asyncio.wait([running])
+
+    async with Worker(queue).running():
+        for result in innocents:
+            await soon(result.get())
+        with pytest.raises(WorkerLostError):
+            await soon(deadly.get())
+        (letter,) = await dead_letters(queue, 1)
+    assert letter.task == "long"
+    assert sorted(done) == list(range(5))
+    assert killer.seen == [(1, 1, 0), (1, 2, 0)]
+
+
+async def test_a_reused_id_is_not_taken_for_done_after_a_deploy(queue):
+    """Yesterday's result says nothing of a message that a stopping worker handed back."""
+    runs, go = [], asyncio.Event()
+
+    @queue.task
+    async def work():
+        runs.append(1)
+        if len(runs) == 2:
+            await asyncio.Event().wait()
+        if len(runs) == 3:
+            go.set()
+
+    async with Worker(queue).running():
+        await soon((await work.apply_async(task_id="again")).get())
+    await work.apply_async(task_id="again")
+    async with Worker(queue, grace=0).running():
+        await until(lambda: len(runs) == 2)
+    async with Worker(queue).running():
+        await soon(go.wait())

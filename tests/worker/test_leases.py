@@ -101,7 +101,7 @@ async def test_past_the_limit_the_leases_run_out_and_another_worker_takes_over(u
                 assert await soon(result.get()) == "other"
                 release.set()
                 worker, loop = workers[0]
-                await until(lambda: "lease" in caplog.text.split("is free again")[-1])
+                await until(lambda: "LEASE_LOST" in caplog.text)
                 loop.call_soon_threadsafe(worker.stop)
                 await asyncio.to_thread(thread.join)
             assert await result.get() == "other"

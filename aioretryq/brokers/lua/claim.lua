@@ -27,6 +27,7 @@ end
 redis.call('HLEN', unacked)
 redis.call('ZCARD', index)
 redis.call('ZCARD', leases)
+for i = 7, lists do redis.call('ZCARD', KEYS[i]) end
 for i = lists + 1, #KEYS do redis.call('LLEN', KEYS[i]) end
 
 local fresh = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[6], '+inf', 'WITHSCORES')
@@ -38,20 +39,32 @@ for i = 1, #fresh, 2 do
   end
 end
 
-for q = 1, queues do
-  local schedule = KEYS[6 + q]
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, 100)) do
-    local offered, bucket, length, start = string.match(member, '^(%+?)(%d):(%d+):()')
-    local list, body = KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length)
-    -- In this order, for a server out of memory lets a script go on that began by removing.
-    redis.call('ZREM', schedule, member)
-    if offered == '' then
-      redis.call('LPUSH', list, body)
-    else
-      offers[#offers + 1] = {list, body}
-    end
+-- Of a schedule's member: its list, its message, whether it is offered; nothing if it is none of ours.
+local function read(member, q)
+  local offered, bucket, length, start = string.match(member, '^(%+?)([0369]):(%d+):()')
+  if offered and start + length <= #member + 1 then
+    return KEYS[lists + bucket / 3 * queues + q], string.sub(member, start + length), offered ~= ''
   end
-  local first = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')
+end
+
+for q = 1, queues do
+  local schedule, stay = KEYS[6 + q], 0
+  repeat -- until a page has something of ours: what is not must not hide it
+    local page, found = redis.call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', stay, 100), false
+    for _, member in ipairs(page) do
+      local list, body, offered = read(member, q)
+      found = found or list
+      if list and not offered then
+        -- In this order, for a server out of memory lets a script go on that began by removing.
+        redis.call('ZREM', schedule, member)
+        redis.call('LPUSH', list, body)
+      else
+        stay = stay + 1
+        offers[#offers + 1] = list and {schedule, member, list, body}
+      end
+    end
+  until found or #page < 100
+  local first = redis.call('ZRANGE', schedule, stay, stay, 'WITHSCORES')
   due[q] = first[2] and string.format('%.6f', first[2] - now) or ''
 end
 
@@ -73,5 +86,8 @@ for step = 0, 3 do
   end
 end
 -- Only now: others that wait for these lists, Celery workers perhaps, get them before our next claim.
-for _, offer in ipairs(offers) do redis.call('LPUSH', offer[1], offer[2]) end
+for _, offer in ipairs(offers) do
+  redis.call('ZREM', offer[1], offer[2])
+  redis.call('LPUSH', offer[3], offer[4])
+end
 return {due, revoked, runs, taken}

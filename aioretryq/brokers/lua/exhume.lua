@@ -34,5 +34,5 @@ for i = first, #ARGV, 4 do
 end
 answer = table.concat(done)
 redis.call('HSET', KEYS[3], ARGV[2], answer)
-redis.call('PEXPIRE', KEYS[3], 600000)
+redis.call('PEXPIRE', KEYS[3], 21600000)
 return answer

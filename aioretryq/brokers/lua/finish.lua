@@ -46,5 +46,6 @@ while at <= #ARGV do
 end
 answer = table.concat(done)
 redis.call('HSET', KEYS[6], ARGV[2], answer)
-redis.call('PEXPIRE', KEYS[6], 600000)
+-- Six hours: after an outage as long, who acknowledged early must not take for lost what was done.
+redis.call('PEXPIRE', KEYS[6], 21600000)
 return answer

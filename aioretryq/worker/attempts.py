@@ -1,0 +1,144 @@
+"""One attempt of a task whose message is wanted: early acknowledgement, the body, the hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import anyio
+
+from aioretryq import states
+from aioretryq.execution import run_body, run_hooks, running
+from aioretryq.message import Outgoing
+from aioretryq.outcome import Failed, Ignored, Interrupted, Succeeded
+from aioretryq.worker.settlement import Attempted, Settlement, document, settle
+from aioretryq.worker.settler import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from aioretryq.app import TaskQueue
+    from aioretryq.message import Delivery, TaskMessage
+    from aioretryq.outcome import Outcome
+    from aioretryq.task import Task
+    from aioretryq.worker.jobs import Job, Jobs
+    from aioretryq.worker.settler import Settler
+
+logger = logging.getLogger("aioretryq.worker")
+
+
+class Attempts:
+    """Runs bodies: coroutines on the loop, plain functions in at most `threads` threads."""
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        jobs: Jobs,
+        settler: Settler,
+        *,
+        name: str,
+        threads: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._queue = queue
+        self._jobs = jobs
+        self._settler = settler
+        self._name = name
+        self._threads = anyio.CapacityLimiter(threads)
+        self._clock = clock
+
+    async def run(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
+        """What became of it, also when the job was cancelled; nothing but the early acknowledgement is settled."""
+        if attempted.acked:
+            return await self._run_acknowledged(job, task, attempted)
+        return await self._run(job, task, attempted, self._threads)
+
+    async def _run_acknowledged(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
+        """At most once: the message is acknowledged before the body begins, but not before it could begin."""
+        async with self._thread(job, task) as threads:
+            if job.cancelled_as is not None:
+                return self._settle(job.cancelled_as, dataclasses.replace(attempted, acked=False))
+            # From here on the lease is left alone: a renewal that comes after the acknowledgement would take it
+            # for lost, and the job with it.
+            job.held = False
+            if not await self._settler.submit(Completion(Settlement(Ignored()), job)):
+                job.lose()
+            settlement = await self._run(job, task, attempted, threads)
+        if not job.started and isinstance(job.cancelled_as, Interrupted):
+            # Its body has not begun: sending it again keeps it at most once.
+            return Settlement(job.cancelled_as, send=(_again(job.delivery),))
+        return settlement
+
+    @asynccontextmanager
+    async def _thread(self, job: Job, task: Task[Any, Any]) -> AsyncIterator[anyio.CapacityLimiter]:
+        """With a thread reserved for a plain function, unless the job is cancelled while it waits for one."""
+        if task.is_coroutine:
+            yield self._threads
+            return
+        reserved = False
+        try:
+            with job.cancellable(self._jobs.torn_down):
+                await self._threads.acquire_on_behalf_of(job)
+                reserved = True
+            yield anyio.CapacityLimiter(1)
+        finally:
+            if reserved:
+                self._threads.release_on_behalf_of(job)
+
+    async def _run(
+        self, job: Job, task: Task[Any, Any], attempted: Attempted, threads: anyio.CapacityLimiter
+    ) -> Settlement:
+        if task.track_started and not attempted.ignore_result:
+            who = {"pid": os.getpid(), "hostname": self._name}
+            record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
+            await self._settler.submit(Completion(Settlement(Ignored(), record), None))
+        settlement: Settlement | None = None
+        with job.cancellable(self._jobs.torn_down), running(task, attempted.request, self._queue):
+            if job.cancelled_as is None:
+                started = functools.partial(self._begin, job, attempted.message)
+                outcome = await run_body(task, attempted.request, threads=threads, started=started, clock=self._clock)
+                if job.cancelled_as is not None and not isinstance(outcome, Succeeded):
+                    # What a body raises while it is being cancelled, its clean-up say, is not its failure.
+                    outcome = job.cancelled_as
+                if job.cancelled_as is None and job.cancelling:
+                    await asyncio.sleep(0)  # it has cancelled itself, which takes effect here
+                settlement = self._settle(outcome, attempted)
+                await run_hooks(task, attempted.request, settlement.outcome, threads)
+        if settlement is not None:
+            return settlement
+        if job.cancelled_as is None:
+            # Nobody asked for it: its own code has cancelled the asyncio task that it runs in.
+            return self._settle(Failed(asyncio.CancelledError("the task has cancelled itself")), attempted)
+        return self._settle(job.cancelled_as, attempted)
+
+    def _begin(self, job: Job, message: TaskMessage) -> bool:
+        begun = job.begin()
+        if begun:
+            logger.debug("Task %s[%s] started attempt=%d", message.task, message.id, message.retries + 1)
+        return begun
+
+    def _settle(self, outcome: Outcome, attempted: Attempted) -> Settlement:
+        record = self._queue.results.record
+        return settle(outcome, attempted, now=self._clock(), tag=new_tag, record=record)
+
+
+def _again(delivery: Delivery) -> Outgoing:
+    """As if it had been handed back."""
+    return Outgoing(
+        delivery.queue,
+        delivery.body,
+        new_tag(),
+        delivery.priority,
+        deliveries=delivery.deliveries - 1,
+        interruptions=delivery.interruptions + 1,
+    )
+
+
+def new_tag() -> str:
+    return str(uuid4())
