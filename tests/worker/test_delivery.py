@@ -13,7 +13,7 @@ from aioretryq import BackendUnavailable, TaskQueue, Worker, current_task
 from aioretryq.message import StoredResult
 from queues import memory_url, soon, until
 
-LEASE = 1.0
+LEASE = 0.7
 
 
 @pytest.fixture
