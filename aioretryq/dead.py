@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import time
@@ -174,10 +175,15 @@ class DeadLetters:
                     # The page was read a while ago: another operator may have sent this one, and its new result
                     # must not be forgotten.
                     batch = [each for each in batch if await self._is_there(each)]
-                with anyio.CancelScope(shield=True):  # or results would be forgotten, and nothing sent
-                    sent += await self._send(batch, to)
-                if progress is not None:
-                    progress(sent)
+                sending = asyncio.ensure_future(self._send(batch, to))
+                try:
+                    await asyncio.shield(sending)
+                finally:
+                    # Carried out also when this is cancelled: results would be forgotten, and nothing sent.
+                    await asyncio.wait([sending])
+                    sent += sending.result()
+                    if progress is not None:
+                        progress(sent)
         return sent
 
     async def purge(self, ids: Iterable[str] | None = None, **filters: Unpack[Filters]) -> int:
