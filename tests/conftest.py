@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,11 @@ from redis_server import NoRedisServer, RedisServer, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Programs under test must hear Ctrl-C: what is started in the background of a shell is told to ignore it, and its
+# children would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
