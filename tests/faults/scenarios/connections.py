@@ -192,7 +192,7 @@ async def slow_network(arena: Arena) -> Report:
     connections = place.network.accepted
     await arena.publish(arena.scale.tasks, "work", 0.2)
     report = await arena.finish()
-    report.figures["connections made anew"] = Figure(place.network.accepted - connections, 4, "")
+    report.figures["connections made anew"] = Figure(place.network.accepted - connections, 10, "")
     report.figures["errors at the sender"] = Figure(len(arena.refused), 0, "")
     report.wrong += still_alive(workers)
     return report
