@@ -14,13 +14,19 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
+def environment() -> dict[str, str]:
+    """A copy of this process's. Between tests pytest changes the original; a program that is started from a thread
+    at that moment would fail with EFAULT."""
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
+
+
 class Program:
     """A running program whose output (both streams) can be waited for."""
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path | None) -> None:
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+            env={**environment(), "PYTHONUNBUFFERED": "1", **env},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -12,6 +12,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from programs import environment
+
 FORCE = "TEST_REDIS_SERVER"
 """Environment variable: path of the server program to use."""
 
@@ -37,7 +39,9 @@ def find_program() -> tuple[str, str]:
 def describe() -> str:
     """Such as "redis-server 7.0.15 (PATH)"."""
     program, origin = find_program()
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [program, "--version"], env=environment(), capture_output=True, text=True, check=True
+    ).stdout
     version = next((word[2:] for word in shown.split() if word.startswith("v=")), shown.strip())
     return f"{Path(program).name} {version} ({origin})"
 
@@ -74,6 +78,7 @@ class RedisServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=environment(),
             start_new_session=True,
         )
         deadline = time.monotonic() + 10
