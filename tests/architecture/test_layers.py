@@ -12,7 +12,7 @@ import aioretryq
 PACKAGE = Path(aioretryq.__file__).parent
 
 LAYERS = [
-    ("vocabulary", ["errors", "states", "message", "outcome", "config"]),
+    ("vocabulary", ["errors", "states", "message", "outcome", "setting_values", "setting_sources", "config"]),
     ("rules", ["retry", "routing", "outage", "protocol"]),
     ("ports", ["brokers.base", "backends.base"]),
     ("drivers", ["drivers"]),
