@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests wait more than they compute. One after the other: make test AT_ONCE=
+AT_ONCE ?= -n auto --dist worksteal
 PYTEST_ARGS ?=
 FAULTS_ARGS ?=
 
@@ -23,7 +25,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	sh tests/install_redis.sh $(BIN)/python
-	$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" $(AT_ONCE) $(PYTEST_ARGS)
 
 soak: $(VENV)/.test
 	sh tests/install_redis.sh $(BIN)/python
@@ -48,6 +50,8 @@ format: $(VENV)/.check
 
 docs: $(VENV)/.demo
 	$(BIN)/aioretryq settings --markdown > docs/settings.md
+	sed -i.bak '/made by: aioretryq settings --celery/,$$d' docs/migrating-from-celery.md && rm docs/*.bak
+	$(BIN)/aioretryq settings --celery --markdown >> docs/migrating-from-celery.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """An awaitable Celery: an asyncio task queue that speaks Celery's message protocol."""
 
-from aioretryq.app import TaskQueue, shared_task
+from aioretryq.app import TaskQueue
 from aioretryq.config import Settings
 from aioretryq.context import Request, current_task
 from aioretryq.dead import DeadLetters
@@ -13,10 +13,12 @@ from aioretryq.errors import (
     BackendUnavailable,
     BrokerError,
     BrokerUnavailable,
+    ChordError,
     ConfigError,
     ContentDisallowed,
     EncodeError,
     Ignore,
+    IncompleteStream,
     MaxRetriesExceededError,
     NotOpenError,
     NotRegistered,
@@ -27,6 +29,7 @@ from aioretryq.errors import (
     RemoteTaskError,
     ResultTimeout,
     Retry,
+    SoftTimeLimitExceeded,
     TaskRevokedError,
     TimeLimitExceeded,
     UnavailableError,
@@ -35,6 +38,9 @@ from aioretryq.errors import (
     WorkerLostError,
 )
 from aioretryq.execution import ExceptionInfo
+from aioretryq.group_result import GroupResult
+from aioretryq.queues import Broadcast, Queue
+from aioretryq.registration import shared_task
 from aioretryq.result import AsyncResult, EagerResult, Update
 from aioretryq.retry import IntervalPolicy, RetryPolicy, retrying
 from aioretryq.task import Task
@@ -49,8 +55,10 @@ __all__ = [
     "BackendGetMetaError",
     "BackendStoreError",
     "BackendUnavailable",
+    "Broadcast",
     "BrokerError",
     "BrokerUnavailable",
+    "ChordError",
     "ConfigError",
     "ContentDisallowed",
     "DeadLetters",
@@ -58,7 +66,9 @@ __all__ = [
     "EagerResult",
     "EncodeError",
     "ExceptionInfo",
+    "GroupResult",
     "Ignore",
+    "IncompleteStream",
     "IntervalPolicy",
     "MaxRetriesExceededError",
     "NotOpenError",
@@ -66,6 +76,7 @@ __all__ = [
     "PayloadTooLarge",
     "ProtocolError",
     "PublishError",
+    "Queue",
     "Reject",
     "RemoteTaskError",
     "Request",
@@ -73,6 +84,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Settings",
+    "SoftTimeLimitExceeded",
     "Task",
     "TaskQueue",
     "TaskRevokedError",

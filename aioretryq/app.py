@@ -4,57 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 import os
-import sys
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 from uuid import uuid4
 
-from aioretryq import eager, states
+from aioretryq import eager
 from aioretryq.backends.disabled import DisabledBackend
+from aioretryq.builtin_tasks import BUILTIN
 from aioretryq.calling import CallOptions, compose
+from aioretryq.celery_config import settings_from_celery
 from aioretryq.config import DEFAULT_URL, Settings
 from aioretryq.connections import Connections
 from aioretryq.context import current_run
+from aioretryq.control import RemoteControl
+from aioretryq.custom_commands import Commands
 from aioretryq.dead import DeadLetters
 from aioretryq.errors import (
-    ConfigError,
     NotOpenError,
     NotRegistered,
     PayloadTooLarge,
-    TaskRevokedError,
     did_you_mean,
 )
-from aioretryq.message import Outgoing, TaskMessage, revocation
-from aioretryq.protocol.exceptions import exception_to_data
+from aioretryq.events import EventReceiver
+from aioretryq.exchanging import outgoing
+from aioretryq.group_result import GroupResult, result_from_tuple
+from aioretryq.protocol.clock import Clock
 from aioretryq.protocol.result import ResultDocument
-from aioretryq.protocol.task import encode_task, format_moment
+from aioretryq.protocol.task import encode_task
 from aioretryq.publishing import Terms
+from aioretryq.registration import NEWEST, SHARED, BoundDecorator, Decorator, make_task
 from aioretryq.result import AsyncResult
 from aioretryq.routing import check_routes
-from aioretryq.task import AsyncTask, Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from aioretryq.backends.consumer import Watch
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
     from aioretryq.context import Request
+    from aioretryq.custom_commands import Function
+    from aioretryq.message import TaskMessage
+    from aioretryq.task import AsyncTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger("aioretryq")
-
-REVOCATION_TTL = 24 * 3600.0
-"""Seconds a revocation is remembered: longer than anything usually waits in a queue."""
-
 
 class TaskQueue:
     """A queue of tasks: define them with `@queue.task`, open it with `async with queue:`, then `await` calls.
@@ -75,7 +75,9 @@ class TaskQueue:
         self._open: Connections | None = None
         self._entered = 0
         self._opening = asyncio.Lock()
-        _newest[:] = [self]
+        self.clock = Clock()
+        self.commands = Commands()
+        NEWEST[:] = [self]
 
     def __repr__(self) -> str:
         return f"<TaskQueue with {len(self.tasks)} tasks>"
@@ -90,6 +92,24 @@ class TaskQueue:
     def backend_url(self) -> str:
         return self.conf.result_backend or self.broker_url
 
+    @classmethod
+    def from_celery(
+        cls, source: object, *, namespace: str = "CELERY", ignore: Iterable[str] = (), **overrides: Any
+    ) -> Self:
+        """A queue configured like a Celery application: `from_celery(app)`.
+
+        `source` is the application, the module or mapping that configures one (new names, old ones, or Django's
+        with `namespace`), or the import path of either. What was set there is taken where it means something here;
+        what has no effect is listed in one warning; ConfigError lists what would make this another system.
+        `overrides` are keywords of TaskQueue and win; `ignore` names settings to leave out. Unset, `task_acks_late`
+        has its default here (true), and the result backend is `disabled`, as it is in Celery.
+        """
+        return cls(
+            **settings_from_celery(
+                source, namespace=namespace, ignore=ignore, overrides=overrides, environ=os.environ
+            )
+        )
+
     def config_from_object(self, source: object) -> None:
         """Settings from a mapping, object, module, or the import path of one; see `Settings.load`."""
         self.conf.load(source)
@@ -99,11 +119,11 @@ class TaskQueue:
     @property
     def tasks(self) -> Mapping[str, Task[Any, Any]]:
         """Tasks by name, shared ones included."""
-        return {**_shared, **self._tasks}
+        return {**SHARED, **self._tasks}
 
     def find_task(self, name: str) -> Task[Any, Any]:
         """The task of that name, or NotRegistered with the closest name."""
-        found = self._tasks.get(name) or _shared.get(name)
+        found = self._tasks.get(name) or SHARED.get(name) or BUILTIN.get(name)
         if found is None:
             raise NotRegistered(f"There is no task {name!r} here.{did_you_mean(name, self.tasks)}")
         return found
@@ -113,9 +133,9 @@ class TaskQueue:
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
-    def task(self, /, *, bind: Literal[True], **options: Any) -> _BoundDecorator: ...
+    def task(self, /, *, bind: Literal[True], **options: Any) -> BoundDecorator: ...
     @overload
-    def task(self, /, **options: Any) -> _Decorator: ...
+    def task(self, /, **options: Any) -> Decorator: ...
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a task of a function: `@queue.task`, or `@queue.task(max_retries=5, ...)`.
 
@@ -150,6 +170,16 @@ class TaskQueue:
             for enter in self._lifespans:
                 await stack.enter_async_context(enter())
             yield
+
+    def decode(self, payload: bytes) -> TaskMessage:
+        """The task in a message, if the settings accept it; ProtocolError."""
+        conf = self.conf
+        return decode_task(
+            payload,
+            accept_content=conf.accept_content,
+            max_size=conf.max_payload_bytes,
+            security=security_for(conf),
+        )
 
     # -- calling
 
@@ -205,18 +235,23 @@ class TaskQueue:
 
     async def _publish(self, message: TaskMessage, call: CallOptions) -> None:
         tag = str(uuid4())
-        payload = encode_task(message, tag=tag)
         limit = self.conf.max_payload_bytes
+        payload = encode_task(message, tag=tag, max_size=limit)
         what = f"Task {message.task}[{message.id}]"
         if len(payload) > limit:
             raise PayloadTooLarge(
                 f"{what} was not sent: its message has {len(payload):,} bytes, max_payload_bytes is {limit:,}. "
                 "Store large data elsewhere and pass its key."
             )
-        outgoing = Outgoing(message.routing_key, payload, tag, message.priority)
-        await self.connections.publisher.publish(outgoing, what, Terms.of(call, self.conf))
+        await self.connections.publisher.publish(outgoing(message, payload, tag), what, Terms.of(call, self.conf))
+        if self.conf.task_send_sent_event:
+            self.connections.events.sent(message)
 
     # -- results
+
+    def result_from_tuple(self, data: Any) -> AsyncResult[Any] | GroupResult:
+        """The result, or group of results, that `as_tuple` has described."""
+        return result_from_tuple(data, self)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:
         """The result of a task that was sent earlier, from anywhere."""
@@ -224,18 +259,25 @@ class TaskQueue:
 
     async def revoke(self, task_id: str, *, terminate: bool = False) -> None:
         """See `AsyncResult.revoke`."""
-        await self.connections.broker.revoke([revocation(task_id, terminate=terminate)], ttl=REVOCATION_TTL)
-        if isinstance(self.results.backend, DisabledBackend):
-            return
-        if not terminate and (await self.results.get_task_meta(task_id)).status == states.STARTED:
-            return
-        document = ResultDocument(
-            task_id=task_id,
-            status=states.REVOKED,
-            result=exception_to_data(TaskRevokedError("terminated" if terminate else "revoked")),
-            date_done=format_moment(time.time()),
-        )
-        await self.results.store([self.results.record(document)])
+        await self.control.revoke(task_id, terminate=terminate, reply=False)
+
+    @property
+    def control(self) -> RemoteControl:
+        """Ask running workers, of both kinds, and tell them what to do."""
+        return RemoteControl(self)
+
+    def control_command(self, function: Function | None = None, /, **options: Any) -> Any:
+        """Add a command that changes something to the remote control of this queue's workers.
+
+        `@queue.control_command` or `@queue.control_command(name=, args=[("n", int)], variadic=, signature=, help=)`
+        on a plain (run in a thread) or async function of a `CommandState` and the arguments. What it returns is the
+        reply; `{"ok": ...}` and `{"error": ...}` are shown as such.
+        """
+        return self.commands.decorator("control", function, options)
+
+    def inspect_command(self, function: Function | None = None, /, **options: Any) -> Any:
+        """As `control_command`, for a question."""
+        return self.commands.decorator("inspect", function, options)
 
     async def store_state(self, task_id: str, state: str, meta: Any, request: Request) -> None:
         """Store a state that is not final; see `Task.update_state`."""
@@ -246,6 +288,12 @@ class TaskQueue:
     def results(self) -> ResultStore:
         return self.connections.results
 
+    @property
+    def results_at(self) -> str | None:
+        """Where results are kept, for people; None if they are dropped."""
+        backend = self.results.backend
+        return None if isinstance(backend, DisabledBackend) else backend.display_url
+
     @contextmanager
     def watch(self, task_id: str, *, just_sent: bool = False) -> Iterator[Watch]:
         """See the documents of a task's result as they come."""
@@ -253,6 +301,18 @@ class TaskQueue:
             self.results.backend.listen()  # raises, and says what to set
         with self.connections.consumer.watch(task_id, just_sent=just_sent) as watch:
             yield watch
+
+    def events(self, *types: str) -> EventReceiver:
+        """Watch what workers and clients, of this kind and Celery's, tell of themselves and their tasks:
+
+            async with queue.events("task-*") as events:
+                async for event in events:
+                    print(event.type, event.uuid, event.fields)
+
+        `types` are globs; without any everything is heard. Workers tell of tasks with `-E`, clients with
+        `task_send_sent_event`.
+        """
+        return EventReceiver(self, types)
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -288,7 +348,7 @@ class TaskQueue:
         self._forget_finished_loop()
         async with self._opening:
             if self._entered == 0:
-                self._open = await Connections.open(self.broker_url, self.backend_url, self.conf)
+                self._open = await Connections.open(self.broker_url, self.backend_url, self.conf, self.clock)
             self._entered += 1
         return self
 
@@ -300,85 +360,3 @@ class TaskQueue:
             connections, self._open = self._open, None
             self._opening = asyncio.Lock()  # the next opening may be on another event loop
             await connections.close()
-
-
-class _Decorator:
-    """Types of `@queue.task(...)`; never instantiated."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
-    def __call__(self, function: Any, /) -> Any: ...
-
-
-class _BoundDecorator:
-    """Types of `@queue.task(bind=True, ...)`: the first argument is the task; never instantiated."""
-
-    @overload
-    def __call__(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
-    def __call__(self, function: Any, /) -> Any: ...
-
-
-# -- tasks that belong to no queue yet
-
-_shared: dict[str, Task[Any, Any]] = {}
-_newest: list[TaskQueue] = []
-
-
-def current_queue() -> TaskQueue:
-    """The queue of the task that is running, else the newest one."""
-    run = current_run.get()
-    if run is not None:
-        return run.app
-    if not _newest:
-        raise ConfigError("There is no TaskQueue yet: create one before using a shared task.")
-    return _newest[0]
-
-
-@overload
-def shared_task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
-@overload
-def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
-@overload
-def shared_task(*, bind: Literal[True], **options: Any) -> _BoundDecorator: ...
-@overload
-def shared_task(**options: Any) -> _Decorator: ...
-def shared_task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Like `@queue.task`, for libraries: the task is known to every queue, and uses the current one."""
-
-    def register(decorated: Callable[..., Any]) -> Task[Any, Any]:
-        made = make_task(decorated, options, app=current_queue)
-        _shared[made.name] = made
-        return made
-
-    return register if function is None else register(function)
-
-
-def make_task(
-    function: Callable[..., Any], options: Mapping[str, Any], *, app: Callable[[], TaskQueue]
-) -> Task[Any, Any]:
-    given = dict(options)
-    if isinstance(function, Task) or not callable(function):
-        raise ConfigError(f"A task is made of a function, not of {function!r}.")
-    base = given.pop("base", None)
-    name = given.pop("name", None) or task_name(function)
-    bind = given.pop("bind", False)
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise ConfigError(f"Task {name!r} is a generator; return a list, or send what it yields as tasks.")
-    if base is not None and not (isinstance(base, type) and issubclass(base, Task)):
-        raise ConfigError(f"Task {name!r}: base must be a subclass of aioretryq.Task, not {base!r}.")
-    cls = base or (AsyncTask if inspect.iscoroutinefunction(function) else Task)
-    return cls(function, name, app=app, bind=bind, options=given)
-
-
-def task_name(function: Callable[..., Any]) -> str:
-    """`module.function`; a module that was started as a program goes by its import name or file name."""
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec is not None else (Path(path).stem if path else module)
-    return f"{module}.{function.__name__}"

@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
 from aioretryq.message import TaskMessage
-from aioretryq.protocol.task import CONTENT_TYPES, format_moment, saferepr
-from aioretryq.routing import route
+from aioretryq.protocol import compression
+from aioretryq.protocol.content import content_type_of
+from aioretryq.protocol.security import security_for
+from aioretryq.protocol.task import format_moment, saferepr
+from aioretryq.routing import Route, route
+from aioretryq.topology import topology_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from aioretryq.config import Settings
     from aioretryq.context import Request
+    from aioretryq.message import Signature
     from aioretryq.task import Task
+    from aioretryq.topology import Address
 
 ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
 REPLY_TO = str(uuid.uuid4())
@@ -34,17 +41,31 @@ class CallOptions:
     eta: datetime | None = None
     expires: float | datetime | timedelta | None = None
     queue: str | None = None
+    exchange: str | None = None
+    exchange_type: str | None = None
+    routing_key: str | None = None
     priority: int | None = None
     task_id: str | None = None
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
     serializer: str | None = None
+    compression: str | None = None
     shadow: str | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
     reply_to: str | None = None
     root_id: str | None = None
     parent_id: str | None = None
+    link: Any = None
+    link_error: Any = None
+    chain: list[Signature] | None = None
+    chord: Signature | None = None
+    group_id: str | None = None
+    group_index: int | None = None
+    replaced_task_nesting: int = 0
+    stamped_headers: list[str] | None = None
+    stamps: Mapping[str, Any] | None = None
+    """Values of the `stamped_headers`; Celery's spelling is an option for each of them."""
     retry: bool | None = None
     retry_policy: Mapping[str, Any] | None = None
     timeout: float | None = None
@@ -53,6 +74,7 @@ class CallOptions:
     @classmethod
     def of(cls, options: Mapping[str, Any], whose: str) -> CallOptions:
         known = {field.name for field in fields(cls)}
+        options = _with_stamps(options)
         for name in options:
             if name not in known:
                 raise UnknownSettingError(f"A call of {whose} has no option {name!r}.{did_you_mean(name, known)}")
@@ -60,13 +82,62 @@ class CallOptions:
         _check_times(made, whose)
         if made.countdown is not None and made.eta is not None:
             raise ConfigError(f"A call of {whose} takes countdown or eta, not both.")
-        for name in ("task_id", "queue"):
+        for name in ("task_id", "queue", "exchange", "exchange_type", "routing_key"):
             value = getattr(made, name)
             if value is not None and not (isinstance(value, str) and is_text(value)):
                 raise ConfigError(f"A call of {whose}: {name} is a text, not {value!r}.")
         if made.priority is not None and not (type(made.priority) is int and 0 <= made.priority <= 9):
             raise ConfigError(f"A call of {whose}: priority is 0 (first) to 9, not {made.priority!r}.")
+        for name in ("link", "link_error", "chain", "chord"):
+            if not _are_signatures(getattr(made, name)):
+                raise ConfigError(f"A call of {whose}: {name} takes signatures, not {getattr(made, name)!r}.")
         return made
+
+
+_MOMENTS = ("eta", "expires")
+_OF_THE_SENDER = frozenset("retry retry_policy timeout wait stamps".split())
+
+
+def options_of_signature(options: Mapping[str, Any], whose: str) -> CallOptions:
+    """Options that came inside a message: what means nothing here is left out, times may be texts.
+
+    Raises ConfigError for values that cannot be.
+    """
+    known = {field.name for field in fields(CallOptions)} - _OF_THE_SENDER
+    known.update(options.get("stamped_headers") or ())
+    taken = {name: value for name, value in options.items() if name in known and value is not None}
+    for name in _MOMENTS:
+        if isinstance(taken.get(name), str):
+            try:
+                taken[name] = datetime.fromisoformat(taken[name])
+            except ValueError:
+                raise ConfigError(f"A call of {whose}: {name} is not a time: {taken[name]!r}.") from None
+    if "countdown" in taken:
+        taken.pop("eta", None)  # as in Celery, which takes the first that it finds
+    if "queue" not in taken and isinstance(options.get("routing_key"), str) and not options.get("exchange"):
+        taken["queue"] = options["routing_key"]
+    return CallOptions.of(taken, whose)
+
+
+def _with_stamps(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stamps as one option, where they are options of their own, as in Celery."""
+    names = [name for name in options.get("stamped_headers") or () if name in options]
+    if not names:
+        return options
+    stamps = {**(options.get("stamps") or {}), **{name: options[name] for name in names}}
+    return {**{name: value for name, value in options.items() if name not in names}, "stamps": stamps}
+
+
+def _are_signatures(value: Any) -> bool:
+    found = value if isinstance(value, list | tuple) else [value]
+    return value is None or all(isinstance(each, Mapping) for each in found)
+
+
+def signatures(value: Any) -> list[Signature] | None:
+    """The option `link`, `link_error` or `chain`, which may be one signature or several, as it travels."""
+    if value is None:
+        return None
+    return [dict(each) for each in (value if isinstance(value, list | tuple) else [value])]
 
 
 _SECONDS = (int, float)
@@ -113,6 +184,7 @@ def compose(
     args, kwargs = arguments
     task_id = options.task_id or str(uuid.uuid4())
     routed = route(settings.task_routes, name, args, kwargs, options)
+    address = _address(options, task, routed, settings)
     expires = options.expires if options.expires is not None else (task.expires if task else None)
     expires_at, expiration = _expiry(expires, now)
     shadow = options.shadow
@@ -138,12 +210,47 @@ def compose(
         headers=dict(options.headers or {}),
         reply_to=options.reply_to or REPLY_TO,
         correlation_id=task_id,
-        routing_key=_first(options.queue, task.queue if task else None, routed.queue, settings.task_default_queue),
+        exchange=address.exchange,
+        exchange_type=address.kind,
+        routing_key=address.routing_key,
         priority=_first(
             options.priority, task.priority if task else None, routed.priority, settings.task_default_priority
         ),
-        content_type=_content_type(options.serializer or (task.serializer if task else None), settings),
+        content_type=content_type_of(
+            _first(options.serializer, task.serializer if task else None, settings.task_serializer)
+        ),
+        compression=_compression(options, task, settings),
+        security=security_for(settings),
+        **_workflow(options),
     )
+
+
+def _workflow(options: CallOptions) -> dict[str, Any]:
+    """What the message says of the workflow it belongs to."""
+    return {
+        "callbacks": signatures(options.link),
+        "errbacks": signatures(options.link_error),
+        "chain": signatures(options.chain),
+        "chord": None if options.chord is None else dict(options.chord),
+        "group": options.group_id,
+        "group_index": options.group_index,
+        "replaced_task_nesting": options.replaced_task_nesting,
+        "stamped_headers": None if options.stamped_headers is None else list(options.stamped_headers),
+        "stamps": dict(options.stamps or {}),
+    }
+
+
+def _address(options: CallOptions, task: Task[Any, Any] | None, routed: Route, settings: Settings) -> Address:
+    topology = topology_of(settings)
+    if options.exchange is options.routing_key is routed.exchange is routed.routing_key is None:  # nearly always
+        return topology.to_queue(_first(options.queue, task.queue if task else None, routed.queue))
+    asked = Route(
+        options.queue,
+        exchange=options.exchange,
+        exchange_type=options.exchange_type,
+        routing_key=options.routing_key,
+    )
+    return topology.address([asked, Route(task.queue if task else None), routed])
 
 
 def _first(*candidates: Any) -> Any:
@@ -167,8 +274,6 @@ def _expiry(expires: float | datetime | timedelta | None, now: float) -> tuple[s
     return format_moment(now + seconds), str(int(seconds * 1000))
 
 
-def _content_type(serializer: str | None, settings: Settings) -> str:
-    wanted = serializer or settings.task_serializer
-    if wanted not in CONTENT_TYPES:
-        raise ConfigError(f"There is no serializer {wanted!r}; known are {', '.join(sorted(CONTENT_TYPES))}.")
-    return CONTENT_TYPES[wanted]
+def _compression(options: CallOptions, task: Task[Any, Any] | None, settings: Settings) -> str | None:
+    wanted = _first(options.compression, task.compression if task else None, settings.task_compression)
+    return None if wanted is None else compression.checked(wanted)

@@ -13,9 +13,10 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
+from aioretryq.queues import read_queues
 from aioretryq.setting_sources import CELERY_ONLY, read_object
 from aioretryq.setting_values import fit, in_words, members_of, read
 
@@ -46,7 +47,9 @@ class Settings:
     )
     broker_connection_timeout: float = setting(4.0, "Seconds to wait for a connection to the broker.", at_least=0.01)
     broker_transport_options: dict[str, Any] = setting(
-        {}, "Redis: `global_keyprefix`, `visibility_timeout` (for Celery workers on the same queues)."
+        {},
+        "`queue_order_strategy`: round_robin, sorted or priority (as given). Redis: `global_keyprefix`, "
+        "`visibility_timeout` (for Celery workers on the same queues), `fanout_prefix`, `fanout_patterns`.",
     )
     result_backend_transport_options: dict[str, Any] = setting({}, "Redis: `global_keyprefix`, `retry_policy`.")
     broker_connection_retry_on_startup: bool = setting(
@@ -64,6 +67,26 @@ class Settings:
     # -- results
     result_expires: float | None = setting(
         86400.0, "Seconds a result is kept; None or 0 keeps it for ever.", at_least=0
+    )
+    result_failure_expires: float | None = setting(
+        None, "Seconds the result of a failed task is kept; None as long as all, 0 for ever.", at_least=0
+    )
+    result_serializer: str = setting("json", "Serializer of results: json, yaml, msgpack, auth (signed) or pickle.")
+    result_accept_content: tuple[str, ...] | None = setting(
+        None, "Serializers accepted in results, besides `result_serializer`. Default: those of `accept_content`."
+    )
+    result_compression: str | None = setting(
+        None, "Compression of results: gzip, bzip2, lzma, brotli or zstd. Celery reads it from 5.7 on."
+    )
+    result_chord_join_timeout: float = setting(
+        3.0, "Half the seconds for which a worker has the right to send a chord's body; at least 2.5.", at_least=0
+    )
+    result_chord_expires: float | None = setting(
+        None, "Seconds a chord that is not complete is remembered; None as long as results, 0 for ever.", at_least=0
+    )
+    result_chord_retry_interval: float = setting(
+        1.0, "Seconds between two looks of `celery.chord_unlock`, which Celery sends for backends without counters.",
+        at_least=0,
     )
     result_extended: bool = setting(False, "Store name, args, kwargs, worker, retries and queue with a result.")
     result_cache_max: int = setting(-1, "SUCCESS results kept in the client's memory; -1 keeps none, 0 all.")
@@ -86,13 +109,32 @@ class Settings:
 
     # -- messages
     accept_content: tuple[str, ...] = setting(
-        ("json",), "Serializers accepted in messages: json, pickle. Pickle can run any code."
+        ("json",), "Serializers accepted in messages: json, yaml, msgpack, auth, pickle. Pickle can run any code."
     )
-    task_serializer: str = setting("json", "Serializer of messages: json or pickle.")
+    task_serializer: str = setting("json", "Serializer of messages: json, yaml, msgpack, auth (signed) or pickle.")
+    task_compression: str | None = setting(None, "Compression of messages: gzip, bzip2, lzma, brotli or zstd.")
+    security_key: str | None = setting(None, "Private RSA key that signs, for the serializer auth: a PEM file.")
+    security_key_password: str | None = setting(None, "Password of that file.")
+    security_certificate: str | None = setting(None, "X.509 certificate of that key: a PEM file.")
+    security_cert_store: str | None = setting(
+        None, "Certificates of all who are trusted: a folder of PEM files, or a glob."
+    )
+    security_digest: str = setting("sha256", "Hash of signatures; the same everywhere.")
     max_payload_bytes: int = setting(
         64 * 2**20, "Largest message or result. Put larger data into a store and pass its key.", at_least=1
     )
     task_default_queue: str = setting("celery", "Queue of tasks that have no other.")
+    task_queues: Any = setting(
+        (), "Queues with exchanges: names, `Queue(...)` and `Broadcast(name)`. A worker without -Q takes them all."
+    )
+    task_create_missing_queues: bool = setting(
+        True, "Queues that `task_queues` does not name may be used all the same; otherwise that is an error."
+    )
+    task_default_exchange: str | None = setting(None, "Exchange of queues that have none. Default: the queue's name.")
+    task_default_exchange_type: Literal["direct", "topic"] = setting("direct", "And its type.")
+    task_default_routing_key: str | None = setting(
+        None, "Routing key of queues and messages that have none. Default: `task_default_queue`."
+    )
     task_default_priority: int = setting(0, "Priority of messages: 0 (served first) to 9.", at_least=0, at_most=9)
     task_routes: Any = setting(None, "Queue and priority by task name: dict with globs, callable, or list of both.")
     task_publish_retry: bool = setting(True, "Retry sending a task when the broker cannot be reached.")
@@ -115,8 +157,17 @@ class Settings:
     task_track_started: bool = setting(False, "Store STARTED when a task starts.")
     task_ignore_result: bool = setting(False, "Store no results.")
     task_store_errors_even_if_ignored: bool = setting(False, "Store failures of tasks that ignore their result.")
+    task_inherit_parent_priority: bool = setting(
+        False, "What follows from a task (callbacks, the next step of a chain) gets its priority."
+    )
     task_time_limit: float | None = setting(
         None, "Seconds after which a coroutine task is cancelled and fails.", at_least=0
+    )
+    task_soft_time_limit: float | None = setting(
+        None, "Seconds after which SoftTimeLimitExceeded is raised inside a coroutine task.", at_least=0
+    )
+    task_default_rate_limit: str | float | None = setting(
+        None, "How often a task may start in each worker: `10/s`, `100/m`, `5/h`, or a number per second."
     )
     task_max_deliveries: int = setting(
         3, "How often a message is given to a worker that dies with it, before it is dead-lettered.", at_least=1
@@ -127,6 +178,20 @@ class Settings:
     task_always_eager: bool = setting(False, "`delay` and `apply_async` run the task in place: for tests.")
     task_eager_propagates: bool = setting(False, "Eager tasks raise their exceptions at once.")
 
+    # -- events
+    worker_send_task_events: bool = setting(False, "Workers send events of their tasks, as `-E` has them do.")
+    task_send_sent_event: bool = setting(False, "Whoever sends a task sends an event of that too.")
+    worker_heartbeat_interval: float = setting(
+        2.0, "Seconds between two heartbeats, which a worker sends as events; 0 sends none.", at_least=0
+    )
+    event_exchange: str = setting("celeryev", "Exchange that events are sent to.")
+    event_serializer: Literal["json", "msgpack", "yaml"] = setting(
+        "json", "Serializer of events that is read besides json. They are sent as json, which everybody reads."
+    )
+    event_buffer_bytes: int = setting(
+        8 * 2**20, "Events that wait for the broker, in bytes. The oldest are dropped when there are more.", at_least=0
+    )
+
     # -- workers
     worker_concurrency: int = setting(100, "Tasks running at once in a worker.", at_least=1)
     worker_threads: int = setting(
@@ -135,6 +200,11 @@ class Settings:
     worker_grace: float = setting(
         25.0, "Seconds running tasks get to finish after TERM or INT; below Kubernetes' 30.", at_least=0
     )
+    worker_disable_rate_limits: bool = setting(False, "Tasks start as often as they come, whatever their rate limit.")
+    worker_enable_remote_control: bool = setting(
+        True, "A worker answers `inspect` and `control`, and does what it is told."
+    )
+    control_exchange: str = setting("celery", "Names the channel of remote control; the same for all who use it.")
     lease: float = setting(30.0, "Seconds after which a silent worker's messages go to others.", at_least=0.1)
     unknown_task_delay: float = setting(
         5.0, "Seconds until a task that is unknown here is offered again; doubles up to a minute.", at_least=0
@@ -215,7 +285,7 @@ def check(name: str, value: Any) -> Any:
         )
     field = Settings.__dataclass_fields__[name]
     try:
-        fitted = fit(HINTS[name], value)
+        fitted = _READERS.get(name, _as_it_is)(fit(HINTS[name], value))
     except TypeError:
         wanted = str(field.type)
         raise ConfigError(f"Setting {name!r} must be {wanted}, not {value!r} ({type(value).__name__}).") from None
@@ -231,6 +301,11 @@ def check(name: str, value: Any) -> Any:
 
 
 _URLS = ("broker_url", "result_backend")
+_READERS: dict[str, Callable[[Any], Any]] = {"task_queues": read_queues}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def parse(name: str, text: str) -> Any:

@@ -1,4 +1,4 @@
-"""What an open queue has: a broker, results, and one task for the two loops that run in the background."""
+"""What an open queue has: a broker, results, and one task for the loops that run in the background."""
 
 from __future__ import annotations
 
@@ -13,35 +13,47 @@ from aioretryq.backends import create_backend
 from aioretryq.backends.consumer import ResultConsumer
 from aioretryq.backends.store import ResultStore
 from aioretryq.brokers import create_broker
+from aioretryq.event_sending import EventSender
+from aioretryq.exchanging import Exchanging
+from aioretryq.protocol.formats import check_message_formats
 from aioretryq.publishing import Publisher
 
 if TYPE_CHECKING:
     from aioretryq.brokers.base import Broker
     from aioretryq.config import Settings
     from aioretryq.message import Outgoing
+    from aioretryq.protocol.clock import Clock
 
 logger = logging.getLogger("aioretryq")
 
+LAST_EVENTS = 1.0
+"""Seconds that closing waits for events which have not been sent yet."""
+
 
 class Connections:
-    """What an open queue has: broker, results, and one service task for its two background loops.
+    """What an open queue has: broker, results, and one service task for its background loops.
 
     The loops live in a task of their own, not in a task group entered by `__aenter__`: frameworks and test
     fixtures open and close a queue in different tasks, which a task group does not allow.
     """
 
-    def __init__(self, broker: Broker, results: ResultStore, poll_interval: float, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, broker: Broker, results: ResultStore, settings: Settings, clock: Clock, stack: AsyncExitStack
+    ) -> None:
         self.broker = broker
         self.results = results
+        self.events = EventSender(broker.bus(), broker.display_url, settings, clock)
+        self.exchanges = Exchanging(broker, settings)
         self.publisher = Publisher(self._send, broker.display_url)
-        self.consumer = ResultConsumer(results.backend, poll_interval=poll_interval)
+        self.consumer = ResultConsumer(results.backend, poll_interval=settings.result_poll_interval)
         self.loop = asyncio.get_running_loop()
         self._stack = stack
         self._service = asyncio.create_task(self._serve(), name="aioretryq-service")
 
     @classmethod
-    async def open(cls, broker_url: str, backend_url: str, settings: Settings) -> Connections:
+    async def open(cls, broker_url: str, backend_url: str, settings: Settings, clock: Clock) -> Connections:
         """Connect to both, or to none: what was opened is closed when the other fails."""
+        check_message_formats(settings)
         broker = create_broker(broker_url, settings)
         backend = create_backend(backend_url, settings)
         async with AsyncExitStack() as stack:
@@ -49,14 +61,16 @@ class Connections:
             await stack.enter_async_context(backend)
             results = ResultStore(backend, settings)
             opened = stack.pop_all()
-        return cls(broker, results, settings.result_poll_interval, opened)
+        return cls(broker, results, settings, clock, opened)
 
     async def close(self) -> None:
         """Stop the loops, then disconnect; whoever still waits gets NotOpenError."""
-        self._service.cancel()
         try:
+            await self.events.flush(LAST_EVENTS)
+            self._service.cancel()
             await asyncio.wait([self._service])
         finally:
+            self._service.cancel()
             with anyio.CancelScope(shield=True):
                 await self._stack.aclose()
 
@@ -65,11 +79,12 @@ class Connections:
             async with anyio.create_task_group() as group:
                 group.start_soon(self.publisher.run)
                 group.start_soon(self.consumer.run)
+                group.start_soon(self.events.run)
         except Exception:
             # A bug, not an outage: outages are retried inside. Waiters have been told by the loops themselves.
             logger.critical("The queue's background service has failed; close and open it again", exc_info=True)
             raise
 
     async def _send(self, messages: list[Outgoing]) -> list[None]:
-        await self.broker.send(messages)
+        await self.broker.send(await self.exchanges.ready(messages))
         return [None] * len(messages)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
-    from aioretryq.message import TaskMessage
+    from aioretryq.message import Signature, TaskMessage
     from aioretryq.task import Task
 
 
@@ -26,6 +26,16 @@ class Request:
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
+    group_index: int | None = None
+    chord: Signature | None = None
+    chain: list[Signature] | None = None
+    callbacks: list[Signature] | None = None
+    errbacks: list[Signature] | None = None
+    origin: str | None = None
+    shadow: str | None = None
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] = field(default_factory=dict)
+    replaced_task_nesting: int = 0
     hostname: str | None = None
     is_eager: bool = False
     called_directly: bool = False
@@ -63,6 +73,16 @@ class Request:
             root_id=message.root_id or message.id,
             parent_id=message.parent_id,
             group=message.group,
+            group_index=message.group_index,
+            chord=message.chord,
+            chain=message.chain,
+            callbacks=message.callbacks,
+            errbacks=message.errbacks,
+            origin=message.origin,
+            shadow=message.shadow,
+            stamped_headers=message.stamped_headers,
+            stamps=message.stamps,
+            replaced_task_nesting=message.replaced_task_nesting,
             hostname=hostname,
             time_limit=message.time_limit,
             soft_time_limit=message.soft_time_limit,

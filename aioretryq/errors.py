@@ -19,6 +19,7 @@
     ├── EncodeError                 arguments or a result that cannot be serialised
     │   └── PayloadTooLarge
     ├── ResultTimeout               `get(timeout=...)` ran out (also a TimeoutError)
+    ├── IncompleteStream            results of a task's children are asked for before it is done
     ├── NotRegistered               no task of that name here (also a KeyError)
     ├── TaskPredicate               raised inside a task to say what should become of it
     │   ├── Retry
@@ -28,6 +29,7 @@
     ├── MaxRetriesExceededError
     ├── TaskRevokedError
     ├── TimeLimitExceeded
+    ├── SoftTimeLimitExceeded       raised inside a task that may still clean up
     ├── WorkerLostError             the workers that had a task died with it, too often
     └── RemoteTaskError             stand-in for a task's exception whose class is not loaded here
 """
@@ -138,6 +140,10 @@ class ResultTimeout(AioretryqError, TimeoutError):
     """The result was not ready in time. The task itself is not affected."""
 
 
+class IncompleteStream(AioretryqError):
+    """A task is not done, so nobody knows all of its children yet; wait for it, or ask for what is known."""
+
+
 class NotRegistered(AioretryqError, KeyError):
     """No task of that name is registered."""
 
@@ -207,8 +213,16 @@ class TaskRevokedError(AioretryqError):
     """The task was revoked or has expired; the first argument says which."""
 
 
+class ChordError(AioretryqError):
+    """A part of a chord's header has failed, or its body could not be sent: the result of the body."""
+
+
 class TimeLimitExceeded(AioretryqError):
     """The task ran longer than its `time_limit` and was cancelled."""
+
+
+class SoftTimeLimitExceeded(AioretryqError):
+    """The task has run longer than its `soft_time_limit`: raised inside of it, so that it can finish in its own way."""
 
 
 class WorkerLostError(AioretryqError):

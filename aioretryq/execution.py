@@ -22,6 +22,7 @@ from aioretryq.context import Request, Run, current_run
 from aioretryq.errors import Ignore, MaxRetriesExceededError, Reject, Retry, TimeLimitExceeded
 from aioretryq.outcome import Failed, Ignored, Outcome, Rejected, RetryAsked, Succeeded
 from aioretryq.retry import Random
+from aioretryq.soft_limit import soft_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,10 +103,14 @@ def _being_cancelled() -> bool:
 
 async def _with_limit(task: Task[Any, Any], request: Request) -> Any:
     limit = request.time_limit if request.time_limit is not None else task.time_limit
+    soft = request.soft_time_limit if request.soft_time_limit is not None else task.soft_time_limit
+    body = task.run(*request.args, **request.kwargs)
+    if soft is not None and soft < (math.inf if limit is None else limit):
+        body = soft_limit(body, soft)
     if limit is None:  # a scope costs microseconds: only tasks that have a limit pay for it
-        return await task.run(*request.args, **request.kwargs)
+        return await body
     with anyio.move_on_after(limit) as scope:
-        return await task.run(*request.args, **request.kwargs)
+        return await body
     if scope.cancelled_caught:
         raise TimeLimitExceeded(limit)
     raise AssertionError("a block that was not cancelled has returned")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Signature = dict[str, Any]
 """A task call as Celery's canvas embeds it: task, args, kwargs, options, subtask_type, immutable."""
@@ -51,9 +55,13 @@ class TaskMessage:
     delivery_mode: int = 2
     exchange: str = ""
     routing_key: str = "celery"
+    exchange_type: str = field(default="direct", compare=False)
+    """Known to the sender only; it does not travel."""
     expiration: str | None = None
     content_type: str = "application/json"
     compression: str | None = None
+    security: Any = field(default=None, repr=False, compare=False)
+    """A `protocol.security.Security`: who signs it, where `content_type` is that of signed messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,29 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A message for everybody who listens to an exchange now; nobody keeps it. `body` is the whole envelope."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """`queue` gets what is sent to `exchange` with `routing_key`; in a topic exchange the key may hold `*` and `#`.
+
+    `expires` (seconds) belongs to a queue that goes away when nobody uses it for so long.
+    """
+
+    exchange: str
+    kind: str  # direct or topic; a fanout exchange binds nothing, see `Bus`
+    routing_key: str
+    queue: str
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredResult:
     """A result document on its way to a backend. `ttl` in seconds; None keeps it for ever."""
 
@@ -132,12 +163,77 @@ class StoredResult:
     ttl: float | None = None
 
 
+# -- chords: a body that is sent when all parts of its header have returned
+
+
+@dataclass(frozen=True, slots=True)
+class ChordOpening:
+    """A chord whose header is about to be sent: `size` parts return to it. Forgotten after `ttl` seconds."""
+
+    group_id: str
+    size: int
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChordPart:
+    """The result of one part of a header; counted once by task and `index`, however often it returns.
+
+    `token` names who sends the body if this part is the last one: the same for every delivery of a message. `hold` is
+    for how many seconds that is nobody else's right. `returns`: whether the message would come back if its worker
+    died now.
+    """
+
+    group_id: str
+    task_id: str
+    index: int | None
+    content: bytes
+    token: str
+    hold: float
+    ttl: float | None = None
+    returns: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChordClaim:
+    """The right to send a body; `failed` when a failure was told instead."""
+
+    group_id: str
+    token: str
+    failed: bool = False
+
+
+# -- revocations, as they travel in `Broker.revoke`: opaque texts to brokers
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What is not to run (any more): a task, or all tasks with one of these stamps; `terminate` stops what runs."""
+
+    task_id: str | None = None
+    stamps: Mapping[str, list[str]] = field(default_factory=dict)
+    terminate: bool = False
+
+
 def revocation(task_id: str, *, terminate: bool) -> str:
-    """What travels in `Broker.revoke`, opaque to brokers: the task, and whether to stop it while it runs."""
     return f"{'terminate' if terminate else 'drop'}:{task_id}"
 
 
-def parse_revocation(notice: str) -> tuple[str, bool]:
-    """(task id, terminate) of what `revocation` made."""
-    kind, _, task_id = notice.partition(":")
-    return task_id, kind == "terminate"
+def revocation_of_stamps(stamps: Mapping[str, Sequence[str]], *, terminate: bool) -> str:
+    return f"{'terminate' if terminate else 'drop'}-stamps:{json.dumps(stamps)}"
+
+
+def parse_revocation(notice: str) -> Notice:
+    """What `revocation` or `revocation_of_stamps` made; of anything else a notice that means nothing."""
+    kind, _, rest = notice.partition(":")
+    terminate = kind.startswith("terminate")
+    if not kind.endswith("-stamps"):
+        return Notice(rest, terminate=terminate)
+    try:
+        found = json.loads(rest)
+    except (ValueError, RecursionError):
+        return Notice()
+    if not isinstance(found, dict):
+        return Notice()
+    stamps = {name: [str(value) for value in values] for name, values in found.items() if isinstance(values, list)}
+    return Notice(stamps=stamps, terminate=terminate)

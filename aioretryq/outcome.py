@@ -73,4 +73,12 @@ class Interrupted:
     text: str = "SHUTDOWN"
 
 
-Outcome = Succeeded | Failed | RetryAsked | Ignored | Rejected | GivenUp | Revoked | Interrupted
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """Another library has run the task, stored its result and sent what follows from it: only the message is left."""
+
+    outcome: Succeeded | Failed | RetryAsked | Ignored | Rejected | Revoked
+
+
+Settled = Succeeded | Failed | RetryAsked | Ignored | Rejected | GivenUp | Revoked | Interrupted
+Outcome = Settled | Traced

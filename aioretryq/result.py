@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
@@ -9,15 +11,17 @@ import anyio
 
 from aioretryq import states
 from aioretryq.calling import is_text
-from aioretryq.errors import ResultTimeout
+from aioretryq.errors import IncompleteStream, ResultTimeout
 from aioretryq.protocol.result import ResultDocument, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 
     from aioretryq.app import TaskQueue
     from aioretryq.context import Request
+    from aioretryq.group_result import GroupResult
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -32,7 +36,7 @@ class Update:
 class AsyncResult(Generic[R]):
     """The result of a task that was sent. Costs nothing until it is asked for something."""
 
-    def __init__(self, task_id: str, app: TaskQueue, *, parent: AsyncResult[Any] | None = None) -> None:
+    def __init__(self, task_id: str, app: TaskQueue, *, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
         if not isinstance(task_id, str):
             raise TypeError(f"The id of a task is a text, not {task_id!r}; use str(...).")
         if not is_text(task_id):
@@ -68,25 +72,47 @@ class AsyncResult(Generic[R]):
         return self.app.results.backend
 
     @overload
-    async def get(self, timeout: float | None = None, *, propagate: Literal[True] = True) -> R: ...
+    async def get(
+        self, timeout: float | None = None, *, propagate: Literal[True] = True, follow_parents: bool = True
+    ) -> R: ...
     @overload
-    async def get(self, timeout: float | None = None, *, propagate: bool) -> R | BaseException: ...
-    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> R | BaseException:
+    async def get(
+        self, timeout: float | None = None, *, propagate: bool, follow_parents: bool = True
+    ) -> R | BaseException: ...
+    async def get(
+        self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True
+    ) -> R | BaseException:
         """Wait for the task and return its value.
 
         Raises the task's own exception (with `propagate=False` it is returned), ResultTimeout after
         `timeout` seconds; with `timeout=0` it looks once and does not wait. A waiter may be cancelled at any moment;
         the task does not notice.
+
+        Where the task follows others in a chain (`parent`), it never runs once one of them has failed: the exception
+        of that one is raised, unless `follow_parents=False`.
         """
         if self.ignored:
             return cast("R", None)
-        if timeout is not None and timeout <= 0 and (found := await self._meta()).status in states.FINAL:
-            ready: R | BaseException = self._value(found, propagate)
-            return ready
+        parents = ancestors(self) if propagate and follow_parents else []
+        if timeout is not None and timeout <= 0:
+            await raise_failure(parents)
+            if (found := await self._meta()).status in states.FINAL:
+                ready: R | BaseException = self._value(found, propagate)
+                return ready
         with anyio.move_on_after(timeout):
-            value: R | BaseException = self._value(await self._final(), propagate)
+            if parents:
+                await raise_failure(parents)
+                document = await unless_failed(parents, self._final())
+            else:
+                document = await self._final()
+            value: R | BaseException = self._value(document, propagate)
             return value
         raise ResultTimeout(f"Task {self.id} was not done within {timeout} s; it goes on all the same.")
+
+    async def finished(self) -> None:
+        """Wait until the task is done, whatever came of it."""
+        if not self.ignored:
+            await self._final()
 
     async def updates(self) -> AsyncIterator[Update]:
         """The task's states as they come (STARTED, PROGRESS, RETRY, ...), the final one last.
@@ -142,12 +168,43 @@ class AsyncResult(Generic[R]):
     async def traceback(self) -> str | None:
         return (await self._meta()).traceback
 
-    async def children(self) -> list[AsyncResult[Any]]:
-        """Results of the tasks that this one has sent."""
+    async def children(self) -> list[AsyncResult[Any] | GroupResult]:
+        """Results of the tasks and groups that this one has sent."""
         found = (await self._meta()).children or []
-        ids = [entry[0][0] for entry in found if entry and entry[0]]
+        results = [self.app.result_from_tuple(entry) for entry in found]
         # A retried Celery task lists itself: following that would never end.
-        return [AsyncResult(child, self.app, parent=self) for child in ids if child != self.id]
+        return [each for each in results if each != self]
+
+    async def iterdeps(
+        self, intermediate: bool = False
+    ) -> AsyncIterator[tuple[AsyncResult[Any] | GroupResult | None, AsyncResult[Any] | GroupResult]]:
+        """(Who has sent it, result) for this one and all that came of it, each once.
+
+        Raises IncompleteStream at a task that is not done; with `intermediate=True` it is taken for childless.
+        """
+        waiting: deque[tuple[AsyncResult[Any] | GroupResult | None, AsyncResult[Any] | GroupResult]]
+        waiting, seen = deque([(None, self)]), {self.id}
+        while waiting:
+            sender, node = waiting.popleft()
+            yield sender, node
+            if await node.ready():
+                new = [child for child in await node.children() if child.id not in seen]
+                seen.update(child.id for child in new)
+                waiting.extend((node, child) for child in new)
+            elif not intermediate:
+                raise IncompleteStream(f"{node.id} is not done: what it will send is not known yet.")
+
+    async def collect(
+        self, intermediate: bool = False, **options: Any
+    ) -> AsyncIterator[tuple[AsyncResult[Any] | GroupResult, Any]]:
+        """(Result, value) for this task and all that came of it, waiting for each; options are those of `get`."""
+        async for _, node in self.iterdeps(intermediate):
+            yield node, await node.get(**options)
+
+    async def get_leaf(self) -> Any:
+        """The value of the last task that came of this one."""
+        values = [value async for _, value in self.collect()]
+        return values[-1]
 
     async def date_done(self) -> str | None:
         """When the final state was reached: ISO 8601 text."""
@@ -181,9 +238,13 @@ class AsyncResult(Generic[R]):
     async def failed(self) -> bool:
         return await self.status() == states.FAILURE
 
+    async def exists(self) -> bool:
+        """Whether anything is stored for this task. PENDING may also mean that it waits, or was never sent."""
+        return await self.app.results.exists(self.id)
+
     async def forget(self) -> None:
-        """Delete the stored result."""
-        await self.app.results.forget([self.id])
+        """Delete the stored result, and those of its parents."""
+        await self.app.results.forget([self.id, *(result.id for result in ancestors(self))])
 
     async def revoke(self, *, terminate: bool = False) -> None:
         """The task is not to run: dropped where it waits, and its result is REVOKED from now on.
@@ -194,7 +255,59 @@ class AsyncResult(Generic[R]):
         await self.app.revoke(self.id, terminate=terminate)
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        """What Celery calls this result where it is stored; `TaskQueue.result_from_tuple` reads it."""
         return (self.id, self.parent.as_tuple() if self.parent else None), None
+
+    def as_list(self) -> list[str]:
+        """The ids of this task and of those before it in a chain."""
+        return [self.id, *(self.parent.as_list() if self.parent else ())]
+
+
+def ancestors(result: AsyncResult[Any] | GroupResult) -> list[AsyncResult[Any]]:
+    """The tasks before it, the first one first."""
+    found: list[AsyncResult[Any]] = []
+    node = result.parent
+    while node is not None:
+        found[:0] = leaves(node)
+        node = node.parent
+    return found
+
+
+def leaves(result: AsyncResult[Any] | GroupResult) -> list[AsyncResult[Any]]:
+    """The tasks of a group, and of the groups in it; or the one that it is."""
+    if isinstance(result, AsyncResult):
+        return [result]
+    return [leaf for member in result.results for leaf in leaves(member)]
+
+
+async def raise_failure(results: Sequence[AsyncResult[Any]]) -> None:
+    """The exception of the first of them that has failed by now."""
+    for result in results:
+        if (document := await result._meta()).status in states.PROPAGATED:
+            raise value_of(document)
+
+
+async def unless_failed(parents: Sequence[AsyncResult[Any]], waiting: Coroutine[Any, Any, T]) -> T:
+    """What is waited for; or the exception of the first of the parents that fails meanwhile."""
+    main = asyncio.ensure_future(waiting)
+    others = [asyncio.ensure_future(parent.get(follow_parents=False)) for parent in parents]
+    try:
+        pending: set[asyncio.Future[Any]] = {main, *others}
+        while not main.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for each in done - {main}:
+                each.result()
+        return main.result()
+    finally:
+        await cancel([main, *others])
+
+
+async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Returns when none of them runs any more; what they raise is nobody's concern."""
+    for task in tasks:
+        task.cancel()
+    with anyio.CancelScope(shield=True):
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class EagerResult(AsyncResult[R]):
@@ -220,7 +333,7 @@ class EagerResult(AsyncResult[R]):
     def __repr__(self) -> str:
         return f"<EagerResult {self.id} {self._document.status}>"
 
-    async def get(self, timeout: float | None = None, *, propagate: bool = True) -> Any:
+    async def get(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> Any:
         if propagate and self._document.status in states.PROPAGATED:
             raise self._eager_value
         return self._eager_value
@@ -233,6 +346,12 @@ class EagerResult(AsyncResult[R]):
 
     async def result(self) -> Any:
         return self._eager_value
+
+    async def finished(self) -> None:
+        """It is."""
+
+    async def exists(self) -> bool:
+        return False
 
     async def forget(self) -> None:
         """Nothing is stored."""

@@ -6,9 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError
+from aioretryq.queues import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aioretryq.message import Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,9 @@ class Route:
 
     queue: str | None = None
     priority: int | None = None
+    exchange: str | None = None
+    exchange_type: str | None = None
+    routing_key: str | None = None
 
 
 NO_ROUTE = Route()
@@ -74,10 +83,51 @@ def _target(target: Any) -> Route:
         return NO_ROUTE
     if isinstance(target, str):
         return Route(queue=target)
-    if isinstance(target, Mapping) and set(target) <= {"queue", "priority", "routing_key", "exchange"}:
-        # For the direct exchanges of this package, routing key and queue are the same thing.
+    if isinstance(target, Mapping) and set(target) <= _ROUTE:
         priority = target.get("priority")
         if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
             raise ConfigError(f"A route's priority is a number from 0 (served first) to 9, not {priority!r}.")
-        return Route(queue=target.get("queue") or target.get("routing_key"), priority=priority)
-    raise ConfigError(f"A route must be a queue name or a dict with 'queue' and 'priority', not {target!r}.")
+        kind = target.get("exchange_type")
+        if kind is not None and kind not in KINDS:
+            raise ConfigError(f"A route's exchange_type is one of {', '.join(KINDS)}, not {kind!r}.")
+        return Route(target.get("queue"), priority, target.get("exchange"), kind, target.get("routing_key"))
+    known = ", ".join(sorted(_ROUTE))
+    raise ConfigError(f"A route must be a queue name or a dict with {known}, not {target!r}.")
+
+
+_ROUTE = frozenset({"queue", "priority", "exchange", "exchange_type", "routing_key"})
+
+
+# -- exchanges
+
+
+def topic_matches(pattern: str, routing_key: str) -> bool:
+    """Whether a topic exchange's pattern admits the key: `*` is one word, `#` any number of them, none included."""
+    if pattern == "#" or pattern == routing_key:
+        return True
+    return _words_match(pattern.split(".") if pattern else [], routing_key.split(".") if routing_key else [])
+
+
+def _words_match(pattern: list[str], words: list[str]) -> bool:
+    # How many of the words may be used up by now. Trying out what each # may stand for would take for ever.
+    used = {0}
+    for part in pattern:
+        if part == "#":
+            used = set(range(min(used), len(words) + 1))
+        else:
+            used = {n + 1 for n in used if n < len(words) and part in ("*", words[n])}
+        if not used:
+            return False
+    return len(words) in used
+
+
+def targets(bindings: Iterable[Binding], routing_key: str) -> list[str]:
+    """The queues that get a message of that key: each once, in the order of their names."""
+    return sorted(
+        {
+            found.queue
+            for found in bindings
+            if found.routing_key == routing_key
+            or (found.kind == "topic" and topic_matches(found.routing_key, routing_key))
+        }
+    )

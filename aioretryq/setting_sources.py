@@ -1,4 +1,4 @@
-"""Where settings come from: objects, modules, import paths; and which of Celery's mean nothing here."""
+"""Where settings come from: objects, modules, import paths; and Celery's applications and their configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import types
 from collections.abc import Container, Mapping
 from typing import Any
 
+from aioretryq.celery_names import canonical, looks_like_a_setting
+from aioretryq.celery_table import CELERY_SETTINGS
 from aioretryq.errors import ConfigError
+
+CELERY_ONLY = frozenset(CELERY_SETTINGS)
+"""Celery's settings: `load` skips with a warning those that aioretryq does not have."""
 
 
 def read_object(source: object, known: Container[str]) -> dict[str, Any]:
@@ -35,39 +40,102 @@ def import_path(path: str) -> object:
         found: object = importlib.import_module(module_name)
         for part in filter(None, attribute.split(".")):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"Cannot load configuration from {path!r}: {error}") from error
     return found
 
 
-CELERY_ONLY = frozenset(
+# -- what Celery was told
+
+
+def read_celery(source: object, namespace: str = "CELERY") -> tuple[dict[str, Any], list[str]]:
+    """What was set, by the names of today, and the keys that look like settings but are none.
+
+    `source` is a Celery application, the module or mapping that configures one, or the import path of either. Of an
+    application the configuration is loaded, as its first use would.
     """
-    beat_cron_starting_deadline beat_max_loop_interval beat_schedule beat_schedule_filename beat_scheduler
-    beat_sync_every broker_channel_error_retry broker_connection_max_retries broker_connection_retry
-    broker_failover_strategy broker_heartbeat broker_heartbeat_checkrate
-    broker_login_method broker_native_delayed_delivery_queue_type broker_pool_limit broker_read_url
-    broker_use_ssl broker_write_url control_exchange control_queue_expires control_queue_ttl enable_utc
-    event_exchange event_queue_expires event_queue_prefix event_queue_ttl event_serializer imports include
-    redis_backend_health_check_interval redis_backend_use_ssl redis_client_name redis_db redis_host
-    redis_password redis_port redis_retry_on_timeout redis_socket_connect_timeout redis_socket_keepalive
-    redis_username result_accept_content result_chord_expires result_chord_join_timeout
-    result_chord_ordered result_chord_retry_interval result_compression result_exchange
-    result_exchange_type result_failure_expires result_persistent result_serializer security_cert_store
-    security_certificate security_digest security_key task_acks_on_failure task_acks_on_failure_or_timeout
-    task_acks_on_timeout task_allow_error_cb_on_chord_header task_annotations task_compression
-    task_create_missing_queues task_default_delivery_mode task_default_exchange task_default_exchange_type
-    task_default_queue_type task_default_rate_limit task_default_routing_key task_inherit_parent_priority
-    task_protocol task_queue_max_priority task_queues task_reject_on_worker_lost task_remote_tracebacks
-    task_repr_maxlevels task_retry_on_worker_lost task_send_sent_event task_soft_time_limit
-    task_store_eager_result timezone worker_agent worker_autoscaler
-    worker_cancel_long_running_tasks_on_connection_loss worker_consumer
-    worker_detect_quorum_queues worker_direct worker_disable_prefetch worker_disable_rate_limits
-    worker_enable_prefetch_count_reduction worker_enable_remote_control worker_enable_soft_shutdown_on_idle
-    worker_eta_task_limit worker_hijack_root_logger worker_log_color worker_log_format worker_lost_wait
-    worker_max_memory_per_child worker_max_tasks_per_child worker_pool worker_pool_putlocks
-    worker_pool_restarts worker_prefetch_multiplier worker_proc_alive_timeout worker_redirect_stdouts
-    worker_redirect_stdouts_level worker_send_task_events worker_soft_shutdown_timeout worker_state_db
-    worker_task_log_format worker_timer worker_timer_precision
-    """.split()
-)
-"""Settings of Celery 5.7 that mean nothing here (yet): `load` skips them with a warning."""
+    if isinstance(source, str):
+        source = import_path(source)
+    conf = _configuration_of(source)
+    if conf is not None:
+        return _read_application(conf)
+    given = _public(source)
+    wrong = [key for key in given if not isinstance(key, str)]
+    if wrong:
+        raise ConfigError(f"Names of settings are texts, not {wrong[0]!r}.")
+    return _by_todays_names(given, namespace, source)
+
+
+def _configuration_of(source: object) -> Any:
+    """`app.conf` of a Celery application, or of the one in a module; Celery itself is not imported."""
+    candidates = [source]
+    if isinstance(source, types.ModuleType):
+        candidates += [found for name in ("app", "celery") if (found := vars(source).get(name)) is not None]
+    for candidate in candidates:
+        try:
+            conf = getattr(candidate, "conf", None)
+            if callable(getattr(conf, "value_set_for", None)):
+                return conf
+        except Exception as error:
+            raise _unreadable(error) from error
+    return None
+
+
+def _read_application(conf: Any) -> tuple[dict[str, Any], list[str]]:
+    try:
+        values = {name: getattr(conf, name) for name in CELERY_SETTINGS if conf.value_set_for(name)}
+        keys = [str(key) for key in conf.table(with_defaults=False, censored=False)]
+    except Exception as error:
+        raise _unreadable(error) from error
+    return values, _unknown(keys, {}, "CELERY")
+
+
+def _unreadable(error: Exception) -> ConfigError:
+    # Loading the configuration of an application runs its code: anything may be raised.
+    reason = " ".join(str(error).split())
+    return ConfigError(f"This Celery configuration cannot be read: {type(error).__name__}: {reason}")
+
+
+def _public(source: object) -> dict[Any, Any]:
+    if isinstance(source, Mapping):
+        return dict(source)
+    names = vars(source) if isinstance(source, types.ModuleType) else dir(source)
+    try:
+        found = {name: getattr(source, name, None) for name in names if not name.startswith("_")}
+    except Exception as error:
+        raise _unreadable(error) from error
+    # `from django.utils import timezone` and the like are no settings.
+    imported = ("include", "imports", "timezone")
+    return {
+        name: value
+        for name, value in found.items()
+        if not isinstance(value, types.ModuleType) and not (name in imported and callable(value))
+    }
+
+
+def _by_todays_names(given: Mapping[str, Any], namespace: str, source: object) -> tuple[dict[str, Any], list[str]]:
+    found = {key: name for key in given if (name := canonical(key, namespace)) is not None}
+    unknown = _unknown(given, given, namespace)
+    if not found and not unknown and not isinstance(source, Mapping):
+        raise ConfigError(f"There is no Celery application and none of Celery's settings in {source!r}.")
+    problems = []
+    values: dict[str, Any] = {}
+    for key, name in found.items():
+        if name in values and values[name] is not given[key] and values[name] != given[key]:
+            problems.append(f"{name} is set twice, by different names and to different values")
+        values[name] = given[key]
+    old = {key: name for key, name in found.items() if key != name and name not in found}
+    if old and any(key == name for key, name in found.items()):
+        renames = ", ".join(f"{key} -> {name}" for key, name in sorted(old.items()))
+        problems.append(f"old and new names are mixed, which Celery refuses as well; rename {renames}")
+    if problems:
+        raise ConfigError(f"This Celery configuration contradicts itself: {'; '.join(problems)}.")
+    return values, unknown
+
+
+def _unknown(keys: Any, values: Mapping[str, Any], namespace: str) -> list[str]:
+    return sorted(
+        key
+        for key in keys
+        if canonical(key, namespace) is None and looks_like_a_setting(key) and not callable(values.get(key))
+    )

@@ -68,6 +68,10 @@ def read(hint: Any, text: str) -> Any:
         return None
     if hint in (int, float):
         return hint(text)
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            raise ValueError
+        return text
     if hint == tuple[str, ...] and not text.startswith("["):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text if hint is str else json.loads(text)
@@ -75,5 +79,7 @@ def read(hint: Any, text: str) -> Any:
 
 def in_words(hint: Any) -> str:
     """The type, as an error message calls it."""
+    if get_origin(hint) is Literal:
+        return ", ".join(map(str, get_args(hint)))
     known = {bool: "yes or no", types.NoneType: "nothing", int: "a whole number", float: "a number", str: "a text"}
     return known.get(hint) or ("names with commas" if hint == tuple[str, ...] else "JSON")

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
 from aioretryq import config, eager
+from aioretryq.celery_options import TASK_OPTIONS
 from aioretryq.context import Request, current_run
 from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, UnknownSettingError, did_you_mean
+from aioretryq.rates import check_rate
 from aioretryq.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -36,9 +38,10 @@ OPTIONS: dict[str, Any] = {
     "priority": None,
     "expires": None,
     "serializer": None,
+    "compression": None,
     "shadow_name": None,
-    "soft_time_limit": None,
     "trail": True,
+    "send_events": True,
 }
 """Options of a task and their defaults, by Celery's names."""
 
@@ -47,6 +50,8 @@ FROM_SETTINGS = {
     "dead_letter": "task_dead_letter",
     "ignore_result": "task_ignore_result",
     "max_deliveries": "task_max_deliveries",
+    "rate_limit": "task_default_rate_limit",
+    "soft_time_limit": "task_soft_time_limit",
     "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
     "time_limit": "task_time_limit",
     "track_started": "task_track_started",
@@ -90,8 +95,10 @@ class Task(Generic[P, R]):
     priority: int | None
     expires: float | datetime | None
     serializer: str | None
+    compression: str | None
     shadow_name: Callable[..., str | None] | None
     trail: bool
+    send_events: bool
     acks_late: bool
     dead_letter: bool | tuple[str, ...]
     max_deliveries: int
@@ -99,6 +106,7 @@ class Task(Generic[P, R]):
     store_errors_even_if_ignored: bool
     time_limit: float | None
     soft_time_limit: float | None
+    rate_limit: str | float | None
     track_started: bool
 
     MaxRetriesExceededError: ClassVar[type[MaxRetriesExceededError]] = MaxRetriesExceededError
@@ -257,6 +265,16 @@ class Task(Generic[P, R]):
             return  # nothing is stored of an eager run
         await self.app.store_state(task_id or self.request.id or "", state or "PROGRESS", meta, self.request)
 
+    def send_event(self, type_: str, **fields: Any) -> None:
+        """Send an event of your own about the running task, such as `self.send_event("task-progress", percent=50)`.
+
+        It is sent in the background, also while a worker sends no events of its own; nothing to wait for, and any
+        thread may call it. EncodeError for fields that JSON cannot hold. Outside of a worker nothing is sent.
+        """
+        request = self.request
+        if request.hostname is not None and not request.is_eager:
+            self.app.connections.events.send(type_, request.hostname, {"uuid": request.id, **fields})
+
     # -- hooks: plain or async; errors in them are logged and change nothing
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> Awaitable[None]:
@@ -308,17 +326,13 @@ RETRY_OPTIONS: dict[str, Any] = {
 _KNOWN = frozenset(OPTIONS) | frozenset(FROM_SETTINGS)
 _EXCEPTIONS = ("autoretry_for", "dont_autoretry_for", "throws")
 _CHECKED = (*_EXCEPTIONS, "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max", "default_retry_delay")
-_NOT_YET = frozenset(
-    """rate_limit reject_on_worker_lost acks_on_failure_or_timeout acks_on_failure acks_on_timeout compression
-    backend pydantic pydantic_strict pydantic_context pydantic_dump_kwargs resultrepr_maxsize send_events
-    retry_on_worker_lost typing""".split()
-)
 
 
 def check_option(option: str, value: Any, task: str) -> Any:
     """The value of a task option as it is kept, or ConfigError."""
-    if option in _NOT_YET:
-        raise UnknownSettingError(f"Task {task!r}: the option {option!r} of Celery is not supported yet; remove it.")
+    if option in TASK_OPTIONS and option not in _KNOWN:
+        note = TASK_OPTIONS[option].note
+        raise UnknownSettingError(f"Task {task!r}: Celery's option {option!r} is not supported; remove it. {note}")
     check_options({option: value}, _KNOWN, f"Task {task!r}")
     if option in _EXCEPTIONS:
         classes = tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
@@ -331,6 +345,8 @@ def check_option(option: str, value: Any, task: str) -> Any:
         return _check_retry_kwargs(value, task)
     if option == "priority" and value is not None and not (type(value) is int and 0 <= value <= 9):
         raise ConfigError(f"Task {task!r}: priority is a number from 0 (served first) to 9, not {value!r}.")
+    if option == "rate_limit":
+        return check_rate(value, f"Task {task!r}: rate_limit")
     if option in FROM_SETTINGS:
         return _check_as_setting(option, value, task)
     if option in ("retry_backoff", "retry_backoff_max", "default_retry_delay") and not _is_duration(value):

@@ -44,9 +44,9 @@ async def soon(waiting: Awaitable[Any]) -> Any:
         return await waiting
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], *, patience: float = PATIENCE) -> None:
     """For what no event tells of: look again and again, until it is so."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         while not condition():
             await asyncio.sleep(0.001)
 

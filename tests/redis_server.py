@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.util import find_spec
@@ -128,7 +129,23 @@ class RedisServer:
             return False
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """A port of the loopback that nobody listens on, and that is this process's until it ends.
+
+    Tests run at the same time: without that, another process could get the port before a server is started there, or
+    while it is down. Linux gives nobody a port that is bound, but lets a server that says SO_REUSEADDR listen on it,
+    as all servers of these tests do.
+    """
+    bound = socket.socket()
+    if sys.platform == "linux":
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", 0))
+    port = int(bound.getsockname()[1])
+    if sys.platform == "linux":
+        _reserved.append(bound)
+    else:
+        bound.close()
+    return port

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from aioretryq.message import StoredResult
+    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
 
 
 class ResultListener(Protocol):
@@ -58,6 +58,51 @@ class ResultBackend(Protocol):
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Delete; unknown ids are fine."""
+        ...
+
+    async def save_group(self, group_id: str, document: bytes, ttl: float | None) -> None:
+        """Keep the document of a group for `ttl` seconds, None for ever, in place of an earlier one.
+
+        Groups have ids of their own: one may be that of a task.
+        """
+        ...
+
+    async def restore_group(self, group_id: str) -> bytes | None:
+        """The document of a group; None where there is none (any more)."""
+        ...
+
+    async def delete_group(self, group_id: str) -> None:
+        """Unknown ids are fine."""
+        ...
+
+    # -- chords: parts of a header are counted, and whoever counts the last one sends the body
+
+    async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
+        """Say how many parts return; a chord of that id that was closed is a new one then."""
+        ...
+
+    async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
+        """Remember these parts, each once. True: all of its chord are there, and the body is to be sent with `token`.
+
+        That right ends after `hold` seconds, and the part that has it, counted again, has it again. Nobody else gets
+        it then while the message of whoever got it first `returns`: it will be back. A chord that is closed, or not
+        open (its size unknown), gives no right.
+        """
+        ...
+
+    async def chord_parts(self, group_id: str) -> list[bytes]:
+        """Contents of the parts that were counted, by index, those without one last."""
+        ...
+
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+        """Have the right for `hold` seconds from now. False where it has passed to somebody else."""
+        ...
+
+    async def close_chords(self, claims: Sequence[ChordClaim]) -> None:
+        """The body was sent, or its failure told: forget the parts, but not at once that it is done.
+
+        Nothing happens to a chord that is somebody else's.
+        """
         ...
 
     async def cleanup(self) -> int:

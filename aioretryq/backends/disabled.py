@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from aioretryq.backends.base import ResultListener
     from aioretryq.config import Settings
-    from aioretryq.message import StoredResult
+    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
 
 
 class DisabledBackend:
@@ -41,6 +41,31 @@ class DisabledBackend:
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         _refuse()
+
+    async def save_group(self, group_id: str, document: bytes, ttl: float | None) -> None:
+        return None
+
+    async def restore_group(self, group_id: str) -> bytes | None:
+        return _refuse()
+
+    async def delete_group(self, group_id: str) -> None:
+        _refuse()
+
+    async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
+        if openings:
+            _refuse()
+
+    async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
+        return [False] * len(parts)
+
+    async def chord_parts(self, group_id: str) -> list[bytes]:
+        return _refuse()
+
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+        return [False] * len(claims)
+
+    async def close_chords(self, claims: Sequence[ChordClaim]) -> None:
+        return None
 
     async def cleanup(self) -> int:
         return 0

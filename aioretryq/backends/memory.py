@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from aioretryq import states
+from aioretryq.backends.memory_chords import MemoryChords
 from aioretryq.drivers.wakeup import Wakeup
 from aioretryq.errors import BackendUnavailable, NotOpenError
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aioretryq.config import Settings
-    from aioretryq.message import StoredResult
+    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
+
+
+_GROUP = "\0group:"  # before the ids of groups: no task's begins like that
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class MemoryResults:
         self.listeners: set[MemoryListener] = set()
         self._kept: dict[str, _Kept] = {}
         self._expiring: list[tuple[float, str]] = []
+        self.chords = MemoryChords()
 
     def store(self, result: StoredResult, now: float) -> bool:
         kept = self._kept.get(result.task_id)
@@ -98,6 +103,12 @@ class MemoryResults:
 
     def forget(self, task_id: str) -> None:
         self._kept.pop(task_id, None)
+
+    def save_group(self, group_id: str, document: bytes, expires: float) -> None:
+        key = _GROUP + group_id
+        self._kept[key] = _Kept("", document, expires)
+        if expires < math.inf:
+            heapq.heappush(self._expiring, (expires, key))
 
     def expire(self, now: float) -> int:
         count = 0
@@ -156,10 +167,49 @@ class MemoryBackend:
             for task_id in task_ids:
                 store.forget(task_id)
 
+    async def save_group(self, group_id: str, document: bytes, ttl: float | None) -> None:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            store.expire(now)
+            store.save_group(group_id, document, math.inf if ttl is None else now + ttl)
+
+    async def restore_group(self, group_id: str) -> bytes | None:
+        return (await self.fetch([_GROUP + group_id]))[0]
+
+    async def delete_group(self, group_id: str) -> None:
+        await self.forget([_GROUP + group_id])
+
+    async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            for opening in openings:
+                store.chords.open(opening, now)
+
+    async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            return [store.chords.count(part, now) for part in parts]
+
+    async def chord_parts(self, group_id: str) -> list[bytes]:
+        store = self._checked()
+        with store.lock:
+            return store.chords.parts(group_id, self._clock())
+
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            return [store.chords.hold(claim, now, now + hold) for claim in claims]
+
+    async def close_chords(self, claims: Sequence[ChordClaim]) -> None:
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            for claim in claims:
+                store.chords.close(claim, now)
+
     async def cleanup(self) -> int:
         store = self._checked()
         with store.lock:
-            return store.expire(self._clock())
+            return store.expire(self._clock()) + store.chords.expire(self._clock())
 
     @contextlib.asynccontextmanager
     async def listen(self) -> AsyncIterator[MemoryListener]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from redis.exceptions import ResponseError
 
-from aioretryq.drivers.redis import DRIVER_ERRORS, RedisServer, close, flags, load_scripts
+from aioretryq import states
+from aioretryq.backends.redis_chords import RedisChords
+from aioretryq.drivers.redis import DRIVER_ERRORS, RedisServer, close, load_scripts
 from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
+from aioretryq.protocol.stored import status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from aioretryq.config import Settings
     from aioretryq.errors import AioretryqError
-    from aioretryq.message import StoredResult
+    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
 
 T = TypeVar("T")
 
@@ -37,6 +41,8 @@ class RedisBackend:
         self._server = RedisServer(url, settings, BackendUnavailable, BackendError)
         self.display_url = self._server.display_url
         self._prefix = key_prefix(str(settings.result_backend_transport_options.get("global_keyprefix", "")))
+        ordered = bool(settings.result_backend_transport_options.get("result_chord_ordered", True))
+        self._chords = RedisChords(f"{self._prefix}celery-taskset-meta-", ordered=ordered)
         self._connect_within = settings.broker_connection_timeout
         self._answer_within = settings.answer_within
         self._client: Redis | None = None
@@ -55,7 +61,9 @@ class RedisBackend:
             await close(client)
             raise
         self._client = client
-        self._scripts = load_scripts(client, "aioretryq.backends", "store")
+        self._scripts = load_scripts(
+            client, "aioretryq.backends", "store", "count_parts", "hold_chords", "close_chords"
+        )
         return self
 
     async def __aexit__(
@@ -71,13 +79,38 @@ class RedisBackend:
         self._checked()
         stored: list[bool] = []
         for chunk in _chunks(results):
-            keys = [self._key(result.task_id) for result in chunk]
-            args: list[Any] = []
-            for result in chunk:
-                args += ["" if result.ttl is None else max(1, ceil(result.ttl * 1000)), result.document]
-            with self._server.errors():
-                stored += flags(await self._scripts["store"](keys, args))
+            stored += await self._store(chunk)
         return stored
+
+    async def _store(self, results: Sequence[StoredResult]) -> list[bool]:
+        """The script tells final states in JSON only: what it cannot read is judged here, and it checks that this is
+        still what is stored."""
+        answers: dict[int, bytes] = {}
+        open_values = dict.fromkeys(range(len(results)), "")
+        while open_values:
+            numbers = list(open_values)
+            reply = await self._try_to_store([results[number] for number in numbers], list(open_values.values()))
+            answers.update(zip(numbers, (reply[i : i + 1] for i in range(len(numbers))), strict=True))
+            asked = [number for number in numbers if answers[number] == b"2"]
+            open_values = await self._judge(results, asked) if asked else {}
+        return [answers[number] == b"1" for number in range(len(results))]
+
+    async def _try_to_store(self, results: Sequence[StoredResult], judged: Sequence[str]) -> bytes:
+        args: list[Any] = []
+        for result, value in zip(results, judged, strict=True):
+            args += ["" if result.ttl is None else max(1, ceil(result.ttl * 1000)), result.document, value]
+        with self._server.errors():
+            reply: bytes = await self._scripts["store"]([self._key(result.task_id) for result in results], args)
+        return reply
+
+    async def _judge(self, results: Sequence[StoredResult], numbers: Sequence[int]) -> dict[int, str]:
+        """Those whose stored values are not final, with the values' SHA-1."""
+        values = await self.fetch([results[number].task_id for number in numbers])
+        return {
+            number: hashlib.sha1(value or b"", usedforsecurity=False).hexdigest()
+            for number, value in zip(numbers, values, strict=True)
+            if value is None or status_of(value) not in states.FINAL
+        }
 
     async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:
         client = self._checked()
@@ -92,6 +125,51 @@ class RedisBackend:
         for chunk in _chunks(task_ids):
             with self._server.errors():
                 await client.delete(*(self._key(task_id) for task_id in chunk))
+
+    async def save_group(self, group_id: str, document: bytes, ttl: float | None) -> None:
+        client, key = self._checked(), self._group_key(group_id)
+        with self._server.errors():
+            async with client.pipeline(transaction=True) as commands:
+                commands.set(key, document, px=None if ttl is None else max(1, ceil(ttl * 1000)))
+                commands.publish(key, document)  # as Celery does
+                await commands.execute()
+
+    async def restore_group(self, group_id: str) -> bytes | None:
+        client = self._checked()
+        with self._server.errors():
+            found: Any = await client.get(self._group_key(group_id))
+        return found if isinstance(found, bytes) else None
+
+    async def delete_group(self, group_id: str) -> None:
+        client = self._checked()
+        with self._server.errors():
+            await client.delete(self._group_key(group_id))
+
+    async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
+        with self._server.errors():
+            await self._chords.open(self._checked(), openings)
+
+    async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
+        self._checked()
+        claimed: list[bool] = []
+        for chunk in _chunks(parts):
+            with self._server.errors():
+                claimed += await self._chords.count(self._scripts["count_parts"], chunk)
+        return claimed
+
+    async def chord_parts(self, group_id: str) -> list[bytes]:
+        with self._server.errors():
+            return await self._chords.parts(self._checked(), group_id)
+
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+        self._checked()
+        with self._server.errors():
+            return await self._chords.hold(self._scripts["hold_chords"], claims, hold)
+
+    async def close_chords(self, claims: Sequence[ChordClaim]) -> None:
+        self._checked()
+        with self._server.errors():
+            await self._chords.close(self._scripts["close_chords"], claims)
 
     async def cleanup(self) -> int:
         return 0  # the server deletes what has expired
@@ -115,6 +193,9 @@ class RedisBackend:
 
     def _key(self, task_id: str) -> str:
         return f"{self._prefix}celery-task-meta-{task_id}"
+
+    def _group_key(self, group_id: str) -> str:
+        return f"{self._prefix}celery-taskset-meta-{group_id}"
 
 
 class RedisListener:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from aioretryq import states
+from aioretryq.backends import sqlite_chords
 from aioretryq.drivers import doorbell
 from aioretryq.drivers.sqlite import Database, path_of
 from aioretryq.drivers.wakeup import Wakeup
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aioretryq.config import Settings
-    from aioretryq.message import StoredResult
+    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
 
 CHUNK = 500
 """Ids per statement: SQLite builds allow as few as 999 parameters."""
@@ -28,6 +29,8 @@ DATAGRAMS = 60
 """More announcements than this may not fit into a listener's buffer; then one says: look at everything."""
 
 TOPIC = "results"
+GROUP = "\0group:"
+"""Before the ids of groups, which are kept among the results: no task's id begins like that."""
 FINAL = ", ".join(f"'{state}'" for state in sorted(states.FINAL))
 
 
@@ -168,6 +171,43 @@ class SQLiteBackend:
             rows = [(task_id,) for task_id in task_ids]
             await self._database.write(lambda c: c.executemany("DELETE FROM results WHERE task_id = ?", rows))
 
+    async def save_group(self, group_id: str, document: bytes, ttl: float | None) -> None:
+        row = (GROUP + group_id, "", None if ttl is None else self._clock() + ttl, document)
+        await self._database.write(lambda c: c.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", row))
+
+    async def restore_group(self, group_id: str) -> bytes | None:
+        return (await self.fetch([GROUP + group_id]))[0]
+
+    async def delete_group(self, group_id: str) -> None:
+        await self.forget([GROUP + group_id])
+
+    async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
+        if openings:
+            now = self._clock()
+            await self._database.write(lambda connection: sqlite_chords.open_chords(connection, openings, now))
+
+    async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
+        if not parts:
+            return []
+        now = self._clock()
+        return await self._database.write(
+            lambda connection: [sqlite_chords.count(connection, part, now) for part in parts]
+        )
+
+    async def chord_parts(self, group_id: str) -> list[bytes]:
+        return await self._database.read(lambda connection: sqlite_chords.parts(connection, group_id))
+
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+        now = self._clock()
+        return await self._database.write(
+            lambda connection: [sqlite_chords.hold(connection, claim, now, now + hold) for claim in claims]
+        )
+
+    async def close_chords(self, claims: Sequence[ChordClaim]) -> None:
+        if claims:
+            now = self._clock()
+            await self._database.write(lambda connection: sqlite_chords.close(connection, claims, now))
+
     async def cleanup(self) -> int:
         now, total = self._clock(), 0
         while True:
@@ -221,5 +261,6 @@ def _rows(connection: sqlite3.Connection, where: str, values: list[object]) -> I
 
 
 def _clean(connection: sqlite3.Connection, now: float) -> int:
+    sqlite_chords.clean(connection, now)
     expired = "SELECT task_id FROM results WHERE expires <= ? LIMIT ?"
     return connection.execute(f"DELETE FROM results WHERE task_id IN ({expired})", (now, CLEANED_AT_ONCE)).rowcount

@@ -22,10 +22,10 @@ from aioretryq.errors import (
     BackendStoreError,
     BackendUnavailable,
     ConfigError,
-    PayloadTooLarge,
 )
 from aioretryq.message import StoredResult
-from aioretryq.protocol.result import ResultDocument, decode_result, encode_result
+from aioretryq.protocol.formats import result_format
+from aioretryq.protocol.result import ResultDocument, decode_group, decode_result, encode_group, encode_result
 from aioretryq.retry import RESULT_POLICY, IntervalPolicy, Policy, RetryPolicy, retrying
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class ResultStore:
         self._settings = settings
         self._sleep = sleep
         self._cache: OrderedDict[str, ResultDocument] = OrderedDict()
+        self._form = result_format(settings)
         self._told = False  # that operations are tried again, since the last one that succeeded
         given = settings.result_backend_transport_options.get("retry_policy", {})
         self.retry_policy = interval_policy(given, RESULT_POLICY, "result_backend_transport_options['retry_policy']")
@@ -71,14 +72,12 @@ class ResultStore:
 
     def record(self, document: ResultDocument) -> StoredResult:
         """The document as the backend takes it; PayloadTooLarge if it is larger than `max_payload_bytes`."""
-        data = encode_result(document)
-        limit = self._settings.max_payload_bytes
-        if len(data) > limit:
-            raise PayloadTooLarge(
-                f"The result of task {document.task_id} has {len(data):,} bytes; max_payload_bytes is {limit:,}. "
-                "Store large data elsewhere and return its key."
-            )
-        return StoredResult(document.task_id, document.status, data, self._settings.result_expires or None)
+        data = encode_result(document, self._form)
+        settings = self._settings
+        life = settings.result_expires
+        if document.status == states.FAILURE and settings.result_failure_expires is not None:
+            life = settings.result_failure_expires
+        return StoredResult(document.task_id, document.status, data, life or None)
 
     async def store(self, records: Sequence[StoredResult]) -> list[bool]:
         """Store and announce; False for each that came after a final state.
@@ -125,7 +124,7 @@ class ResultStore:
         return self._cache.get(task_id)
 
     def read(self, task_id: str, data: bytes) -> ResultDocument:
-        document = decode_result(data)
+        document = decode_result(data, self._form)
         if document.status == states.SUCCESS:
             self._remember(task_id, document)
         return document
@@ -134,6 +133,33 @@ class ResultStore:
         for task_id in task_ids:
             self._cache.pop(task_id, None)
         await self.ensure(lambda: self.backend.forget(task_ids))
+
+    async def exists(self, task_id: str) -> bool:
+        """Whether anything is stored for a task, readable or not."""
+        return (await self.ensure(lambda: self.backend.fetch([task_id])))[0] is not None
+
+    async def get_many(self, task_ids: Sequence[str]) -> list[ResultDocument]:
+        """The stored documents in the order asked for, PENDING where there is none; in one round trip."""
+        found = await self.ensure(lambda: self.backend.fetch(task_ids))
+        return [
+            self.read(task_id, data) if data is not None else ResultDocument(task_id=task_id, status=states.PENDING)
+            for task_id, data in zip(task_ids, found, strict=True)
+        ]
+
+    # -- groups
+
+    async def save_group(self, group_id: str, tree: Any) -> None:
+        """Keep the tree of a group's results as long as a result."""
+        document = encode_group(tree, self._form)
+        await self.ensure(lambda: self.backend.save_group(group_id, document, self._settings.result_expires or None))
+
+    async def restore_group(self, group_id: str) -> Any:
+        """The tree that was saved, by us or Celery; None where there is none (any more)."""
+        data = await self.ensure(lambda: self.backend.restore_group(group_id))
+        return None if data is None else decode_group(data, self._form)
+
+    async def delete_group(self, group_id: str) -> None:
+        await self.ensure(lambda: self.backend.delete_group(group_id))
 
     async def ensure(self, operation: Callable[[], Awaitable[T]], policy: Policy | None = None) -> T:
         """Run `operation`, again by `retry_policy` while the backend cannot be reached."""

@@ -6,9 +6,55 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from aioretryq.message import Claim, DeadEntry, Delivery, Finish, Outgoing
+    from aioretryq.message import Binding, Broadcast, Claim, DeadEntry, Delivery, Finish, Outgoing
+
+
+class BusListener(Protocol):
+    """One open ear. Once its block is entered it hears everything that is published from then on."""
+
+    async def receive(self) -> list[Broadcast]:
+        """Wait for messages: at least one. May be cancelled at any moment; then nothing is lost.
+
+        Raises `BrokerUnavailable` when the connection is lost; then this listener is done, and its owner opens a
+        new one. What was published meanwhile is gone.
+        """
+        ...
+
+
+class Bus(Protocol):
+    """Broadcasts: events, remote control, tasks of fanout exchanges. At most once, to those who listen now.
+
+    Belongs to an open broker and shares its connections where it can. Same deadlines and errors as `Broker`.
+    """
+
+    async def publish(self, messages: Sequence[Broadcast]) -> list[int]:
+        """Send to all listeners of each exchange; how many there were, this process included.
+
+        On Redis that is what PUBLISH answers: listeners of both kinds, Celery's and ours.
+        """
+        ...
+
+    def listen(self, exchange: str, pattern: str = "#") -> AbstractAsyncContextManager[BusListener]:
+        """Hear what is published to `exchange` with a routing key that matches: `#` any number of words
+        (separated by dots), `*` one word, as in a topic exchange."""
+        ...
+
+    async def answer(self, message: Broadcast, *, ttl: float) -> int:
+        """Put a message into the inboxes of this exchange and routing key; how many there were.
+
+        An answer that nobody takes goes away after `ttl` seconds.
+        """
+        ...
+
+    def inbox(self, exchange: str, routing_key: str, *, ttl: float) -> AbstractAsyncContextManager[BusListener]:
+        """A place for answers, kept while the block lasts, and when its process dies for about `ttl` seconds.
+
+        What arrives while nobody is in `receive` waits in it.
+        """
+        ...
 
 
 @runtime_checkable
@@ -110,6 +156,25 @@ class Broker(Protocol):
 
     async def purge(self, queue: str) -> int:
         """Delete what waits and what is parked in `queue`; returns how many."""
+        ...
+
+    # -- exchanges
+
+    def bus(self) -> Bus:
+        """Broadcasts at this broker's place; to be used while the broker is open, on its event loop."""
+        ...
+
+    async def bind(self, bindings: Sequence[Binding]) -> None:
+        """Add bindings; those that are there stay. One that expires is to be bound again before it does."""
+        ...
+
+    async def unbind(self, bindings: Sequence[Binding]) -> None:
+        """Remove bindings; unknown ones are fine."""
+        ...
+
+    async def bindings(self, exchange: str) -> list[Binding]:
+        """What is bound to a direct or topic exchange, by anybody; which of them get a message is decided by
+        `routing.targets`."""
         ...
 
     # -- dead letters

@@ -14,9 +14,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from aioretryq.brokers.redis_answers import Answers, ClaimRange
+from aioretryq.brokers.redis_bindings import Bindings
+from aioretryq.brokers.redis_bus import RedisBus
+from aioretryq.brokers.redis_channels import Channels
 from aioretryq.brokers.redis_dead import DeadLetters
 from aioretryq.brokers.redis_history import history
-from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, Keys, Targets, bucket_of, unacked_suffix
+from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, Targets, bucket_of, unacked_suffix
 from aioretryq.brokers.redis_recovery import Recovery
 from aioretryq.brokers.redis_session import RedisSession
 from aioretryq.drivers.redis import flags
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
     from aioretryq.config import Settings
-    from aioretryq.message import DeadEntry, Finish, Outgoing
+    from aioretryq.message import Binding, DeadEntry, Finish, Outgoing
 
 logger = logging.getLogger("aioretryq.broker.redis")
 
@@ -51,6 +54,7 @@ class RedisBroker:
     def __init__(self, url: str, settings: Settings) -> None:
         self._url, self._settings = url, settings
         options = settings.broker_transport_options
+        _check_layout(options)
         instance = uuid.uuid4().hex
         self._keys = Keys(str(options.get("global_keyprefix", "")), instance)
         self._session = RedisSession(url, settings, self._keys)
@@ -60,8 +64,13 @@ class RedisBroker:
         # that is shorter than the lease, the score is set ahead: they must not take what we still hold.
         visibility_timeout = _visibility_timeout(options)
         self._lead = max(0.0, settings.lease - visibility_timeout)
-        self._recovery = Recovery(self._session, self._keys, settings.lease, visibility_timeout)
+        self._bindings = Bindings(self._session, self._keys)
+        self._recovery = Recovery(
+            self._session, self._keys, self._bindings, lease=settings.lease, visibility_timeout=visibility_timeout
+        )
         self._answers = Answers()
+        channels = Channels(options, self._session.database)
+        self._bus = RedisBus(self._session, self._keys, self._bindings, channels)
         self._dead = DeadLetters(self._session, self._keys, self._answers)
         # Longer than 64 bytes on purpose: up to that Redis keeps a small zset as one flat list and searches it
         # from its beginning, which makes each ZADD of a lease six times as expensive.
@@ -86,6 +95,7 @@ class RedisBroker:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        await self._bus.close()
         await self._session.close()
 
     # -- messages in and out
@@ -191,7 +201,9 @@ class RedisBroker:
         return flags(extended)
 
     async def recover(self, *, limit: int = 1000) -> int:
-        return await self._recovery.recover(limit=limit)
+        recovered = await self._recovery.recover(limit=limit)
+        await self._bindings.sweep()
+        return recovered
 
     # -- the rest
 
@@ -222,6 +234,20 @@ class RedisBroker:
         for key in self._keys.buckets(queue):
             pipe.llen(key)
         pipe.zcard(self._keys.schedule(queue))
+
+    # -- exchanges
+
+    def bus(self) -> RedisBus:
+        return self._bus
+
+    async def bind(self, bindings: Sequence[Binding]) -> None:
+        await self._bindings.bind(bindings)
+
+    async def unbind(self, bindings: Sequence[Binding]) -> None:
+        await self._bindings.unbind(bindings)
+
+    async def bindings(self, exchange: str) -> list[Binding]:
+        return await self._bindings.bound(exchange)
 
     # -- dead letters
 
@@ -267,3 +293,14 @@ def _visibility_timeout(options: dict[str, Any]) -> float:
     if not isinstance(value, int | float) or value <= 0:
         raise ConfigError(f"broker_transport_options['visibility_timeout'] must be seconds, not {value!r}.")
     return float(value)
+
+
+def _check_layout(options: dict[str, Any]) -> None:
+    """Where queues of other priorities lie is the same everywhere, or messages would not be found."""
+    for name, here in (("sep", SEP), ("priority_steps", list(BUCKETS))):
+        given = options.get(name, here)
+        if (list(given) if name == "priority_steps" and isinstance(given, list | tuple | range) else given) != here:
+            raise ConfigError(
+                f"broker_transport_options[{name!r}] is {here!r} here, kombu's default; remove {given!r}, also from "
+                "the Celery workers of these queues."
+            )

@@ -35,6 +35,8 @@ class Keys:
         self.sent = prefix + "aioretryq.sent"
         self.revocations = [prefix + "aioretryq.revocations", prefix + "aioretryq.revoked"]
         self.dead = [prefix + "aioretryq.dead", prefix + "aioretryq.dead.index"]
+        self.binding_deadlines = prefix + "_kombu.binding_deadlines"
+        self.expiring = prefix + "aioretryq.expiring"
         self.sweep = prefix + "aioretryq.sweep"
         self.void = f"{prefix}aioretryq.void.{instance}"
         self.finished = f"{prefix}aioretryq.finished.{instance}"

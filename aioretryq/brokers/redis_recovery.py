@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from aioretryq import routing
 from aioretryq.brokers.redis_history import after_crash, after_interruption
-from aioretryq.brokers.redis_keys import SEP, Targets, bucket_of, read_unacked
+from aioretryq.brokers.redis_keys import Targets, bucket_of, read_unacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aioretryq.brokers.redis_bindings import Bindings
     from aioretryq.brokers.redis_keys import Keys
     from aioretryq.brokers.redis_session import RedisSession
     from aioretryq.message import Delivery
@@ -30,11 +31,13 @@ LOOK_FOR_CELERYS = 60.0
 class Recovery:
     """Puts messages back; see `Broker.requeue` and `Broker.recover`."""
 
-    def __init__(self, session: RedisSession, keys: Keys, lease: float, visibility_timeout: float) -> None:
+    def __init__(
+        self, session: RedisSession, keys: Keys, bindings: Bindings, *, lease: float, visibility_timeout: float
+    ) -> None:
         self._session = session
         self._keys = keys
         self._lease = lease
-        self._celerys = CelerysMessages(session, keys, visibility_timeout)
+        self._celerys = CelerysMessages(session, keys, bindings, visibility_timeout)
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         held = [(d.tag, d.queue, bucket_of(d.priority), after_interruption(d)) for d in deliveries]
@@ -88,9 +91,10 @@ class CelerysMessages:
     does for them. What has a lease of ours is not theirs.
     """
 
-    def __init__(self, session: RedisSession, keys: Keys, visibility_timeout: float) -> None:
+    def __init__(self, session: RedisSession, keys: Keys, bindings: Bindings, visibility_timeout: float) -> None:
         self._session = session
         self._keys = keys
+        self._bindings = bindings
         self._timeout = visibility_timeout
         self._next_look = 0.0
         self._unreadable: set[bytes] = set()
@@ -151,10 +155,7 @@ class CelerysMessages:
         """Where kombu would put the message back: every queue that it was for."""
         if not exchange:
             return [routing_key]
-        client = self._session.client
-        with self._session.errors():
-            members: Any = await client.smembers(self._keys.bindings(exchange)[0])
-        return sorted(bound_to(routing_key, members)) or [routing_key]
+        return routing.targets(await self._bindings.bound(exchange), routing_key) or [routing_key]
 
     def _warn(self, unreadable: set[bytes]) -> None:
         if new := unreadable - self._unreadable:
@@ -190,20 +191,3 @@ def _priority(message: dict[str, Any]) -> int:
         return int(properties["priority"]) if isinstance(properties, dict) else 0
     except (KeyError, TypeError, ValueError, OverflowError):
         return 0
-
-
-def bound_to(routing_key: str, members: set[bytes]) -> set[str]:
-    """The queues among kombu's bindings (`routing key, pattern of a topic, queue`) that a message is for."""
-    found = set()
-    for member in members:
-        parts = member.decode(errors="replace").split(SEP)
-        if len(parts) == 3 and (parts[0] == routing_key or _matches(parts[1], routing_key)):
-            found.add(parts[2])
-    return found - {""}
-
-
-def _matches(pattern: str, routing_key: str) -> bool:
-    try:
-        return pattern != "" and re.match(pattern, routing_key) is not None
-    except re.error:
-        return False

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from aioretryq.brokers.redis_keys import SEP
 from aioretryq.brokers.redis_watch import ListWatch
 from aioretryq.drivers.redis import RedisServer, close, load_scripts
+from aioretryq.drivers.redis_pubsub import PubSubConnection
 from aioretryq.errors import BrokerError, BrokerUnavailable, NotOpenError
 
 if TYPE_CHECKING:
@@ -25,8 +26,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aioretryq.broker.redis")
 
 _SCRIPTS = (
-    *("abandoned", "bury", "claim", "exhume", "extend", "finish", "restore", "revoke", "send"),
-    *("sweep", "trim_dead", "unclaim"),
+    *(
+        "abandoned",
+        "bind",
+        "bury",
+        "claim",
+        "exhume",
+        "expire_queue",
+        "extend",
+        "finish",
+        "restore",
+        "revoke",
+        "send",
+    ),
+    *("sweep", "sweep_bindings", "trim_dead", "unclaim"),
 )
 
 
@@ -36,6 +49,9 @@ class RedisSession:
     def __init__(self, url: str, settings: Settings, keys: Keys) -> None:
         self._server = RedisServer(url, settings, BrokerUnavailable, BrokerError)
         self.display_url = self._server.display_url
+        self.database = self._server.database
+        self._connect_within = settings.broker_connection_timeout
+        self._answer_within = settings.answer_within
         self._keys = keys
         self._client: Redis | None = None
         self._watch: ListWatch | None = None
@@ -73,6 +89,15 @@ class RedisSession:
         if self._watch is None:
             raise self._not_open()
         return self._watch
+
+    async def pubsub(self) -> PubSubConnection:
+        """A new connection; whoever asks for it closes it."""
+        connection = PubSubConnection(self._server, "bus", silence=self._answer_within)
+        await connection.open(self._connect_within)
+        if self._client is None:
+            await connection.close()
+            raise self._not_open()
+        return connection
 
     def _not_open(self) -> NotOpenError:
         return NotOpenError(f"The broker {self.display_url} is not open; use it inside `async with`.")

@@ -41,6 +41,8 @@ class ListWatch:
         """Return when one of the lists holds something, when `ring` is called, or after `seconds`."""
         bell, keys = self._bell, set(keys)
         self._wanted.update(keys)
+        for key in [key for key, task in self._tasks.items() if task.done() and not self._wanted[key]]:
+            del self._tasks[key]
         try:
             for key in keys:
                 # A watch that has ended is news of the past; a new one answers at once if there is something.

@@ -7,7 +7,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
+from aioretryq.brokers import sqlite_exchanges as exchanges
 from aioretryq.brokers import sqlite_store as store
+from aioretryq.brokers.sqlite_bus import RING, SQLiteBus
 from aioretryq.drivers import doorbell
 from aioretryq.drivers.sqlite import Database, path_of
 from aioretryq.drivers.wakeup import Wakeup
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aioretryq.config import Settings
-    from aioretryq.message import DeadEntry, Delivery, Finish, Outgoing
+    from aioretryq.message import Binding, DeadEntry, Delivery, Finish, Outgoing
 
 
 class SQLiteBroker:
@@ -32,6 +34,7 @@ class SQLiteBroker:
         self._clock = clock
         self._ringer = doorbell.Ringer()
         self._bell = doorbell.Doorbell(self._database, self._heard)
+        self._bus = SQLiteBus(self._database, self._bell, self._ringer, clock)
         self._waiters: set[Wakeup] = set()
         self._last_revocation = 0
 
@@ -60,8 +63,9 @@ class SQLiteBroker:
         self._heard(doorbell.ANY)
         try:
             # An entry that stays in the table is stale soon.
-            with contextlib.suppress(UnavailableError):
-                await self._bell.aclose()
+            for close in (self._bus.close, self._bell.aclose):
+                with contextlib.suppress(UnavailableError):
+                    await close()
         finally:
             await self._database.aclose()
             self._ringer.close()
@@ -123,6 +127,7 @@ class SQLiteBroker:
         return await self._database.write(lambda connection: store.extend(connection, deliveries, until))
 
     async def recover(self, *, limit: int = 1000) -> int:
+        await self._drop_expired()
         # The clock is read where the transaction sees it: what others have noted meanwhile is not ahead of it.
         if await self._database.read(lambda c: store.nothing_to_recover(c, self._clock(), self._lease)):
             return 0  # the usual case takes no lock
@@ -143,6 +148,29 @@ class SQLiteBroker:
 
     async def purge(self, queue: str) -> int:
         return await self._database.write(lambda connection: store.purge(connection, queue))
+
+    def bus(self) -> SQLiteBus:
+        return self._bus
+
+    async def bind(self, bindings: Sequence[Binding]) -> None:
+        if not bindings:
+            return
+        now = self._clock()
+        await self._database.write(lambda connection: exchanges.bind(connection, bindings, now))
+        await self._drop_expired()
+
+    async def unbind(self, bindings: Sequence[Binding]) -> None:
+        if bindings:
+            await self._database.write(lambda connection: exchanges.unbind(connection, bindings))
+
+    async def bindings(self, exchange: str) -> list[Binding]:
+        now = self._clock()
+        return await self._database.read(lambda connection: exchanges.bound(connection, exchange, now))
+
+    async def _drop_expired(self) -> None:
+        now = self._clock()
+        if await self._database.read(lambda connection: exchanges.any_expired(connection, now)):
+            await self._database.write(lambda c: [store.purge(c, queue) for queue in exchanges.drop_expired(c, now)])
 
     async def bury(self, entries: Sequence[DeadEntry]) -> None:
         if entries:
@@ -170,5 +198,8 @@ class SQLiteBroker:
         return await self._database.write(lambda connection: store.trim_dead(connection, keep, before))
 
     def _heard(self, datagram: bytes) -> None:
-        for waiter in self._waiters:
-            waiter.set()
+        if datagram in (RING, doorbell.ANY):
+            self._bus.ring()
+        if datagram != RING:
+            for waiter in self._waiters:
+                waiter.set()

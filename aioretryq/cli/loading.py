@@ -6,11 +6,15 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aioretryq.app import TaskQueue
 from aioretryq.errors import AioretryqError
+
+if TYPE_CHECKING:
+    from aioretryq.celery_bridge.application import CeleryApplication
 
 
 def load_queue(path: str) -> TaskQueue:
@@ -46,5 +50,45 @@ def load_queue(path: str) -> TaskQueue:
     raise click.UsageError(f"{module_name}:{attribute} {what}.{hint}")
 
 
+def load_celery(path: str, **options: Any) -> CeleryApplication:
+    """The Celery application at `path`, initialised as its own worker would; or a usage error that says why not.
+
+    Celery is imported here, and nowhere else.
+    """
+    try:
+        loading = importlib.import_module("aioretryq.celery_bridge.loading")
+        bridge = importlib.import_module("aioretryq.celery_bridge.application")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("aioretryq"):
+            raise
+        raise click.UsageError(
+            f"--celery needs Celery, and {error.name} is not installed here: pip install 'celery[redis]'."
+        ) from error
+    try:
+        started: CeleryApplication = bridge.start(loading.find_celery(path), **options)
+    except AioretryqError as error:
+        raise click.UsageError(str(error)) from error
+    except Exception as error:
+        raise _broken(path) from error
+    return started
+
+
 def _broken(module_name: str) -> click.ClickException:
     return click.ClickException(f"{module_name} raised an error while it was imported:\n\n{traceback.format_exc()}")
+
+
+def queue_at(app: str | None, url: str | None, *, in_memory: str) -> TaskQueue:
+    """A queue to look at what goes on at a broker: the one at `url`, else that of the application or environment.
+
+    `in_memory` is what to say where that is memory://, which nobody outside of its process can look into.
+    """
+    try:
+        queue = TaskQueue() if app is None else load_queue(app)
+        if url is not None:
+            queue.conf.broker_url = url
+        queue.conf.result_backend = "disabled"  # another server, maybe; nothing is asked of it
+    except AioretryqError as error:
+        raise click.UsageError(str(error)) from error
+    if queue.broker_url.partition("://")[0].lower() == "memory":
+        raise click.UsageError(in_memory)
+    return queue

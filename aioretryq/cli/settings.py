@@ -6,14 +6,19 @@ import textwrap
 
 import click
 
+from aioretryq.cli import celery_settings
 from aioretryq.config import ENV_PREFIX, table
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="As the page docs/settings.md.")
-def settings(markdown: bool) -> None:
+@click.option("--markdown", is_flag=True, help="As the page docs/settings.md, or the tables about Celery.")
+@click.option("--celery", is_flag=True, help="Every setting of Celery instead, and what becomes of it here.")
+def settings(markdown: bool, celery: bool) -> None:
     """List all settings with type, default and meaning."""
-    click.echo(as_markdown() if markdown else as_text())
+    if celery:
+        click.echo(celery_settings.as_markdown() if markdown else celery_settings.as_text())
+    else:
+        click.echo(as_markdown() if markdown else as_text())
 
 
 def as_text() -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 import click
 
-from aioretryq.cli.loading import load_queue
+from aioretryq.cli.loading import load_celery, load_queue
 from aioretryq.errors import AioretryqError
 from aioretryq.worker import Worker
 from aioretryq.worker.supervisor import Lifeline, Supervisor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aioretryq.app import TaskQueue
+    from aioretryq.celery_bridge.application import CeleryApplication
 
 # Not on Windows or PyPy; asyncio's own loop does there.
 uvloop: Any = importlib.import_module("uvloop") if importlib.util.find_spec("uvloop") else None
@@ -43,7 +44,7 @@ logger = logging.getLogger("aioretryq.worker")
 
 @click.command()
 @click.argument("app", metavar="APP:QUEUE")
-@click.option("-Q", "--queues", help="Queues to take messages from, with commas.  [default: task_default_queue]")
+@click.option("-Q", "--queues", help="Queues to take messages from, with commas.  [default: task_queues]")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Tasks at once.  [default: worker_concurrency]")
 @click.option("-n", "--name", help="Name of this worker; %h is the host.")
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="info", show_default=True)
@@ -51,12 +52,20 @@ logger = logging.getLogger("aioretryq.worker")
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that each do this."
 )
+@click.option("-E", "--task-events", is_flag=True, help="Send events of tasks.  [default: worker_send_task_events]")
+@click.option("--without-heartbeat", is_flag=True, help="Send no heartbeats.")
+@click.option(
+    "--heartbeat-interval",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds between two.  [default: worker_heartbeat_interval]",
+)
+@click.option("--celery", is_flag=True, help="APP is a Celery application, given as to celery -A.")
 @click.option("--purge", is_flag=True, help="Delete all waiting messages of the queues first; asks before.")
 @click.option("--url", help="Broker URL, instead of the application's.")
 @click.option("--supervised", type=int, hidden=True, help="File descriptor of the connection to the supervisor.")
 @click.option("--banner/--no-banner", default=True, hidden=True)
 def worker(app: str, *, processes: int, supervised: int | None, **options: Any) -> None:
-    """Run the tasks of APP:QUEUE, such as `myapp.tasks:queue`.
+    """Run the tasks of APP:QUEUE, such as `myapp.tasks:queue`; with --celery those of a Celery application.
 
     TERM or INT stops gracefully: nothing more is taken, what has not started goes back at once, what runs gets
     --grace seconds and then goes back too. A second signal, or QUIT, ends the waiting.
@@ -78,30 +87,32 @@ def worker(app: str, *, processes: int, supervised: int | None, **options: Any) 
 def work(
     app: str,
     *,
-    queues: str | None,
-    url: str | None,
-    loglevel: str,
+    celery: bool,
     purge: bool,
     banner: bool,
     lifeline: Lifeline | None,
     **options: Any,
 ) -> None:
     """Be a worker until it is stopped."""
-    queue = load_queue(app)
+    companion: CeleryApplication | None = None
+    queue: TaskQueue
     try:
-        if url is not None:
-            queue.conf.broker_url = url
+        options["queues"] = names_of_queues(options["queues"])
+        if celery:
+            companion = load_celery(app, url=options.pop("url"), **options)
+            queue, options = companion.queue, companion.worker_options(options)
+        else:
+            queue, options = load_own(app, with_pid=lifeline is not None, **options)
+        options = choose_events(queue, **options)
         if lifeline is not None and in_memory(queue.broker_url):
             raise click.UsageError(MEMORY_IS_OF_ONE)
-        names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
-        if names == []:
-            raise click.UsageError(f"-Q {queues!r} names no queue.")
-        set_up_logging(loglevel, with_pid=lifeline is not None)
-        made = (Worker if lifeline is None else SupervisedWorker)(queue, queues=names, **options)
+        made = (Worker if lifeline is None else SupervisedWorker)(queue, **options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
             if purge:
                 runner.run(purge_queues(queue, made.queues))
-            runner.run(serve(made, lifeline, banner=banner))
+            runner.run(serve(made, lifeline, banner=banner, companion=companion))
+        if companion is not None:
+            companion.stop()
     except (AioretryqError, BaseExceptionGroup) as error:
         reason = explained(error)
         if reason is None:
@@ -109,6 +120,41 @@ def work(
         raise reason from error
     finally:
         leave_threads_behind()
+
+
+def load_own(
+    app: str, *, url: str | None, loglevel: str, with_pid: bool, **options: Any
+) -> tuple[TaskQueue, dict[str, Any]]:
+    queue = load_queue(app)
+    if url is not None:
+        queue.conf.broker_url = url
+    set_up_logging(loglevel, with_pid=with_pid)
+    return queue, options
+
+
+def names_of_queues(text: str | None) -> list[str] | None:
+    names = None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    if names == []:
+        raise click.UsageError(f"-Q {text!r} names no queue.")
+    return names
+
+
+def choose_events(
+    queue: TaskQueue,
+    *,
+    task_events: bool,
+    without_heartbeat: bool,
+    heartbeat_interval: float | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Settle which events are sent; the other options are given back."""
+    if without_heartbeat and heartbeat_interval is not None:
+        raise click.UsageError("--heartbeat-interval or --without-heartbeat, not both.")
+    if task_events:
+        queue.conf.worker_send_task_events = True
+    if heartbeat_interval is not None or without_heartbeat:
+        queue.conf.worker_heartbeat_interval = heartbeat_interval or 0.0
+    return others
 
 
 def in_memory(url: str) -> bool:
@@ -169,14 +215,20 @@ class SupervisedWorker(Worker):
             super().stop(now=now)
 
 
-async def serve(worker: Worker, lifeline: Lifeline | None, *, banner: bool) -> None:
+async def serve(
+    worker: Worker, lifeline: Lifeline | None, *, banner: bool, companion: CeleryApplication | None = None
+) -> None:
     if lifeline is not None:
         lifeline.watch(worker.stop, grace=worker.grace)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(announce, worker, lifeline, banner)
+            if companion is not None:
+                group.start_soon(companion.follow, worker)
             await worker.run_until_signalled()
             group.cancel_scope.cancel()
+        if lifeline is not None and worker.dismissed:
+            lifeline.say_dismissed()
         click.echo(f"{worker.name} has stopped.")
     finally:
         if worker.left_behind:  # here: the event loop would wait for them when it is closed
@@ -211,11 +263,16 @@ def set_up_logging(level: str, *, with_pid: bool = False) -> None:
 # -- several processes
 
 
+PASSED_ON = ("queues", "concurrency", "loglevel", "grace", "url", "heartbeat_interval")
+FLAGS_PASSED_ON = ("celery", "task_events", "without_heartbeat")
+
+
 def supervise(app: str, processes: int, **options: Any) -> int:
     """Run that many processes of this command, which load the application; the exit code."""
     set_up_logging(options["loglevel"], with_pid=True)
-    passed_on = {name: options[name] for name in ("queues", "concurrency", "loglevel", "grace", "url")}
-    arguments = [f"--{name}={value}" for name, value in passed_on.items() if value is not None]
+    passed_on = {name: options[name] for name in PASSED_ON}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in passed_on.items() if value is not None]
+    arguments += [f"--{name.replace('_', '-')}" for name in FLAGS_PASSED_ON if options[name]]
 
     def command(number: int, descriptor: int, first: bool) -> list[str]:
         name = options["name"]

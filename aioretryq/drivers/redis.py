@@ -160,6 +160,7 @@ class RedisServer:
     ) -> None:
         address = parse_url(url)
         self.display_url = address.display_url
+        self.database: int = address.options["db"]
         self._connection_class = address.connection_class
         self._options = {
             **address.options,

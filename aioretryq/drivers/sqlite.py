@@ -24,11 +24,56 @@ BUSY_SECONDS = 5.0
 """How long to wait for another process's transaction. Ours take milliseconds."""
 
 APPLICATION_ID = 0x61725171  # "arQq": tells our files from those of other programs
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# Who listens says so again and again. A broadcast is one row for all who listen, or for all inboxes of its routing key.
+EXCHANGES = """
+CREATE TABLE broadcasts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    inbox INTEGER NOT NULL,
+    expires REAL NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX broadcasts_expires ON broadcasts (expires);
+CREATE TABLE ears (
+    name TEXT PRIMARY KEY,
+    exchange TEXT NOT NULL,
+    pattern TEXT NOT NULL,
+    inbox INTEGER NOT NULL,
+    until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE bindings (
+    exchange TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    until REAL,
+    PRIMARY KEY (exchange, kind, routing_key, queue)
+) WITHOUT ROWID;
+CREATE INDEX bindings_until ON bindings (until) WHERE until IS NOT NULL;
+"""
+# A chord is open once its size is known; parts may come before. `sender` is who may send the body, until `held`;
+# `bound` who may as the only one, whatever the time, for its message comes back; `done` when it was closed.
+CHORDS = """
+CREATE TABLE chords (
+    group_id TEXT PRIMARY KEY, size INTEGER, sender TEXT, held REAL, bound TEXT, done REAL, expires REAL
+) WITHOUT ROWID;
+CREATE INDEX chords_expires ON chords (expires) WHERE expires IS NOT NULL;
+CREATE TABLE chord_parts (
+    id INTEGER PRIMARY KEY,
+    group_id TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    position INTEGER,
+    content BLOB NOT NULL
+);
+CREATE UNIQUE INDEX chord_parts_once ON chord_parts (group_id, task_id, ifnull(position, -1));
+"""
 # A message waits (neither due nor receipt), is parked (due) or claimed (receipt). Waiting ones are served by
 # priority, then position; positions only have a meaning within one queue and priority. The partial indexes keep
 # each of the three kinds from slowing down the others. `deliveries` are those that have ended without a finish.
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,
     queue TEXT NOT NULL,
@@ -56,6 +101,9 @@ CREATE TABLE listeners (
     topic TEXT NOT NULL, port INTEGER NOT NULL, seen REAL NOT NULL, PRIMARY KEY (topic, port)
 ) WITHOUT ROWID;
 """
+    + EXCHANGES
+    + CHORDS
+)
 
 # What makes a layout the next one, by the version it starts from. Dead letters of layout 1 had numbers; their new
 # ids are those of the moment of the upgrade, less a microsecond for each younger one: an earlier time would let
@@ -70,7 +118,8 @@ INSERT INTO dead SELECT printf('%016x-layout1', 1000000 * strftime('%s', 'now') 
     FROM numbered_dead, (SELECT max(id) AS last FROM numbered_dead);
 DROP TABLE numbered_dead;
 CREATE TABLE sweep (only INTEGER PRIMARY KEY, last REAL NOT NULL, quiet_until REAL NOT NULL);
-"""
+""",
+    2: EXCHANGES + CHORDS,
 }
 
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})

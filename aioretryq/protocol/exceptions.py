@@ -6,6 +6,8 @@ nothing but an exception class that is loaded already is ever called.
 
 from __future__ import annotations
 
+import io
+import pickle
 import sys
 from contextlib import suppress
 from functools import lru_cache
@@ -13,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from aioretryq import errors
-from aioretryq.errors import EncodeError, RemoteTaskError
+from aioretryq.errors import EncodeError, ProtocolError, RemoteTaskError
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.saferepr import saferepr
 
@@ -22,16 +24,19 @@ _BILLIARD = "billiard.exceptions"
 _OURS: dict[tuple[str, str], type[Exception]] = {
     (_CELERY, "MaxRetriesExceededError"): errors.MaxRetriesExceededError,
     (_CELERY, "Retry"): errors.Retry,
+    (_CELERY, "ChordError"): errors.ChordError,
     (_CELERY, "Ignore"): errors.Ignore,
     (_CELERY, "Reject"): errors.Reject,
     (_CELERY, "TaskRevokedError"): errors.TaskRevokedError,
     (_CELERY, "NotRegistered"): errors.NotRegistered,
     (_BILLIARD, "TimeLimitExceeded"): errors.TimeLimitExceeded,
+    (_BILLIARD, "SoftTimeLimitExceeded"): errors.SoftTimeLimitExceeded,
     (_BILLIARD, "WorkerLostError"): errors.WorkerLostError,
 }
 # Written with Celery's name, so that a Celery client gets the class it knows.
 _THEIRS: dict[type[BaseException], str] = {cls: module for (module, _), cls in _OURS.items()}
 _MAX_NAME = 200
+_WRAPPER = "UnpickleableExceptionWrapper"
 # The slot itself: a class of the user's may have an attribute of that name which raises.
 _args_of = BaseException.__dict__["args"].__get__
 
@@ -56,6 +61,8 @@ def exception_from_data(data: object) -> Exception:
     Its own class if that is loaded in this process and takes the arguments; else a subclass of
     RemoteTaskError of the same name. Old records and garbage become a RemoteTaskError. Never raises.
     """
+    if isinstance(data, BaseException):
+        return _from_pickle(data)
     if not isinstance(data, dict) or not isinstance(data.get("exc_type"), str):
         return RemoteTaskError(data)
     name, module = data["exc_type"], data.get("exc_module")
@@ -69,6 +76,34 @@ def exception_from_data(data: object) -> Exception:
             if isinstance(exc, Exception):
                 return exc
     return stand_in(module[:_MAX_NAME], name[:_MAX_NAME])(*args)
+
+
+def _from_pickle(exc: BaseException) -> Exception:
+    """Pickled results hold exceptions themselves, or Celery's wrapper around one that could not be pickled."""
+    args = _args_of(exc)
+    if type(exc).__qualname__ == _WRAPPER and len(args) == 4:
+        return exception_from_data({"exc_module": args[0], "exc_type": args[1], "exc_message": args[2]})
+    # An exit or a cancellation of the worker's is not one of the reader's.
+    return exc if isinstance(exc, Exception) else exception_from_data(exception_to_data(exc))
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            return stand_in(module[:_MAX_NAME], name[:_MAX_NAME])
+
+
+def unpickle_with_stand_ins(data: bytes) -> Any:
+    """What is pickled; where a class cannot be found, a stand-in takes its place. Raises ProtocolError.
+
+    Runs whatever the pickle says. Ask `accept_content` first.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data)).load()
+    except Exception as error:  # a pickle runs code, which raises what it likes
+        raise ProtocolError(f"Not a pickle that can be read here: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=512)

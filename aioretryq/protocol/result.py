@@ -5,19 +5,49 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioretryq import states
-from aioretryq.errors import EncodeError, ProtocolError
-from aioretryq.protocol import compression, jsontypes
-from aioretryq.protocol.exceptions import exception_from_data
+from aioretryq.errors import EncodeError, PayloadTooLarge, ProtocolError
+from aioretryq.protocol import compression
+from aioretryq.protocol.compression import MAX_SIZE
+from aioretryq.protocol.content import CONTENT_TYPES, check_accepted, decode_content, encode_content
+from aioretryq.protocol.exceptions import exception_from_data, unpickle_with_stand_ins
 from aioretryq.protocol.saferepr import saferepr
+from aioretryq.protocol.stored import COMPRESSED, decompressed, kind_of, pickled_status, status_of
 
-_COMPRESSED = b"\x00celery-compressed\x00"
-_STATUS = b'{"status": "'
+if TYPE_CHECKING:
+    from aioretryq.protocol.security import Security
+
+__all__ = [
+    "ResultDocument",
+    "ResultFormat",
+    "decode_group",
+    "decode_result",
+    "encode_group",
+    "encode_result",
+    "exception_of",
+    "status_of",
+    "value_of",
+]
+
 _EXTENDED = ("name", "args", "kwargs", "worker", "retries", "queue")
 _BASE = ("status", "result", "traceback", "children", "date_done", "group_id", "parent_id", "task_id")
 _OWN = frozenset(_BASE + _EXTENDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFormat:
+    """How results are written, and what is accepted of them."""
+
+    serializer: str = "json"
+    compression: str | None = None
+    accept: tuple[str, ...] = ("json",)
+    security: Security | None = None
+    max_size: int = MAX_SIZE
+
+
+PLAIN = ResultFormat()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,22 +76,31 @@ class ResultDocument:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def encode_result(document: ResultDocument) -> bytes:
-    """JSON that begins with `{"status": "<STATE>"`, which scripts in Redis rely on.
+def encode_result(document: ResultDocument, form: ResultFormat = PLAIN) -> bytes:
+    """What a backend keeps: the document in the serializer of `form`, compressed if that says so.
 
-    Raises EncodeError for a result that JSON cannot hold. Extended arguments only inform people: those
-    that JSON cannot hold are stored as their repr.
+    JSON begins with `{"status": "<STATE>"`, which scripts in Redis rely on. Raises EncodeError for a result that the
+    serializer cannot hold, PayloadTooLarge for one of more than `form.max_size` bytes. Extended arguments, and those
+    of exceptions, only inform people: what the serializer cannot hold is stored as its repr.
     """
     try:
-        return jsontypes.dumps(_fields(document))
+        data = _dump(_fields(document), form)
     except EncodeError:
-        shown = {name: _shown(getattr(document, name)) for name in ("args", "kwargs")}
-        return jsontypes.dumps(_fields(dataclasses.replace(document, **shown)))
+        data = _dump(_fields(_informing(document, form)), form)
+    if len(data) > form.max_size:
+        raise PayloadTooLarge(
+            f"The result of task {document.task_id} has {len(data):,} bytes; max_payload_bytes is "
+            f"{form.max_size:,}. Store large data elsewhere and return its key."
+        )
+    return _compressed(data, form)
 
 
-def decode_result(data: bytes) -> ResultDocument:
-    """Reads what `encode_result` or Celery stored, compressed or not. Raises ProtocolError, nothing else."""
-    fields = _load(data)
+def decode_result(data: bytes, form: ResultFormat = PLAIN) -> ResultDocument:
+    """Reads what `encode_result` or Celery stored, compressed or not. Raises ProtocolError, nothing else.
+
+    The serializer is told from the bytes, so that a fleet may change it; it has to be one of `form.accept`.
+    """
+    fields = _load(data, form)
     status = fields.get("status")
     if not isinstance(status, str):
         raise ProtocolError(f"Not the result of a task, it has no status: {data[:80]!r}.")
@@ -72,7 +111,7 @@ def decode_result(data: bytes) -> ResultDocument:
         status=status,
         result=fields.get("result"),
         traceback=_text(fields.get("traceback")),
-        children=children if isinstance(children, list) else None,
+        children=list(children) if isinstance(children, list | tuple) else None,
         date_done=done.isoformat() if isinstance(done, datetime) else _text(done),
         group_id=_text(fields.get("group_id")),
         parent_id=_text(fields.get("parent_id")),
@@ -82,7 +121,7 @@ def decode_result(data: bytes) -> ResultDocument:
         worker=_text(fields.get("worker")),
         retries=retries if type(retries) is int else None,
         queue=_text(fields.get("queue")),
-        extra={key: value for key, value in fields.items() if key not in _OWN},
+        extra={key: value for key, value in fields.items() if isinstance(key, str) and key not in _OWN},
     )
 
 
@@ -98,17 +137,17 @@ def exception_of(document: ResultDocument) -> Exception | None:
     return exception_from_data(document.result) if document.status in states.WITH_EXCEPTION else None
 
 
-def status_of(data: bytes) -> str | None:
-    """The status of a stored document, read without decoding all of it where possible; None if unreadable."""
-    try:
-        if data.startswith(_STATUS):
-            status, closing, _ = data[len(_STATUS) : len(_STATUS) + 64].partition(b'"')
-            if closing and b"\\" not in status:
-                return status.decode()
-        status_field = _load(data).get("status")
-    except (ProtocolError, UnicodeDecodeError):
-        return None
-    return status_field if isinstance(status_field, str) else None
+def encode_group(tree: Any, form: ResultFormat = PLAIN) -> bytes:
+    """What Celery keeps of a group: `{"result": [[group id, parent], [member, ...]]}`."""
+    return _compressed(_dump({"result": tree}, form), form)
+
+
+def decode_group(data: bytes, form: ResultFormat = PLAIN) -> Any:
+    """The tree of a group as `encode_group` got it, not checked any further. Raises ProtocolError, nothing else."""
+    fields = _load(data, form)
+    if "result" not in fields:
+        raise ProtocolError(f"Not a group of results: {data[:80]!r}.")
+    return fields["result"]
 
 
 def _fields(document: ResultDocument) -> dict[str, Any]:
@@ -132,22 +171,51 @@ def _fields(document: ResultDocument) -> dict[str, Any]:
     return fields
 
 
-def _load(data: bytes) -> dict[str, Any]:
-    if data.startswith(_COMPRESSED):
-        name, _, data = data[len(_COMPRESSED) :].partition(b"\x00")
-        data = compression.decompress(data, name.decode("ascii", "replace"))
-    fields = jsontypes.loads(data)
+def _dump(fields: dict[str, Any], form: ResultFormat) -> bytes:
+    return encode_content(fields, CONTENT_TYPES[form.serializer], form.security)[0]
+
+
+def _compressed(data: bytes, form: ResultFormat) -> bytes:
+    if form.compression is None:
+        return data
+    kind = compression.checked(form.compression)
+    return COMPRESSED + kind.encode() + b"\x00" + compression.compress(data, kind)
+
+
+def _load(data: bytes, form: ResultFormat) -> dict[str, Any]:
+    if data.startswith(COMPRESSED):
+        data = decompressed(data, form.max_size)
+    kind = kind_of(data)
+    check_accepted(kind, form.accept, "result_accept_content")
+    try:
+        fields = decode_content(data, CONTENT_TYPES[kind], "utf-8", form.accept, form.security)
+    except ProtocolError:
+        # A class may be missing here which a failed task raised there.
+        if kind != "pickle" or pickled_status(data) not in states.WITH_EXCEPTION:
+            raise
+        fields = unpickle_with_stand_ins(data)
     if not isinstance(fields, dict):
         raise ProtocolError(f"Not the result of a task: {data[:80]!r}.")
     return fields
 
 
-def _shown(value: Any) -> Any:
-    try:
-        jsontypes.dumps(value)
-    except EncodeError:
-        return saferepr(value)
-    return value
+def _informing(document: ResultDocument, form: ResultFormat) -> ResultDocument:
+    """The document, where what only informs people is something that can be encoded."""
+
+    def shown(value: Any) -> Any:
+        try:
+            encode_content(value, CONTENT_TYPES[form.serializer], form.security)
+        except EncodeError:
+            return saferepr(value)
+        return value
+
+    found: dict[str, Any] = {name: shown(getattr(document, name)) for name in ("args", "kwargs")}
+    result = document.result
+    if document.status in states.WITH_EXCEPTION and isinstance(result, dict):
+        message = result.get("exc_message")
+        if isinstance(message, list):
+            found["result"] = {**result, "exc_message": [shown(value) for value in message]}
+    return dataclasses.replace(document, **found)
 
 
 def _text(value: Any) -> str | None:

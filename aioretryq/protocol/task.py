@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from aioretryq.errors import ProtocolError
+from aioretryq.errors import PayloadTooLarge, ProtocolError
 from aioretryq.message import TaskMessage
 from aioretryq.protocol import compression, envelope
 from aioretryq.protocol.content import CONTENT_TYPES, decode_content, encode_content
@@ -12,7 +13,9 @@ from aioretryq.protocol.moments import format_moment, local_to_aware, parse_mome
 from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+
+    from aioretryq.protocol.security import Security
 
 __all__ = ["CONTENT_TYPES", "decode_task", "encode_task", "format_moment", "identify", "parse_moment", "saferepr"]
 
@@ -26,11 +29,12 @@ _HIGHEST_PRIORITY = 9
 _LISTS = (list, tuple)
 
 
-def encode_task(message: TaskMessage, *, tag: str) -> bytes:
+def encode_task(message: TaskMessage, *, tag: str, max_size: int | None = None) -> bytes:
     """The message as a Celery client would have put it into the queue; `tag` is unique to this publish.
 
     What a client always fills in is filled in: root_id and correlation_id with the id, argsrepr and
-    kwargsrepr from the arguments. Raises EncodeError for arguments that cannot be serialised.
+    kwargsrepr from the arguments. Raises EncodeError for arguments that cannot be serialised, PayloadTooLarge for a
+    compressed body that is more than `max_size` bytes without the compression: nobody would read it.
     """
     embed = {
         "callbacks": message.callbacks,
@@ -38,9 +42,14 @@ def encode_task(message: TaskMessage, *, tag: str) -> bytes:
         "chain": message.chain,
         "chord": message.chord,
     }
-    body, encoding = encode_content([message.args, message.kwargs, embed], message.content_type)
+    body, encoding = encode_content([message.args, message.kwargs, embed], message.content_type, message.security)
     headers = _headers(message)
     if message.compression is not None:
+        if max_size is not None and len(body) > max_size:
+            raise PayloadTooLarge(
+                f"Task {message.task}[{message.id}] was not sent: its arguments have {len(body):,} bytes, "
+                f"max_payload_bytes is {max_size:,}. Store large data elsewhere and pass its key."
+            )
         body = compression.compress(body, message.compression)
         headers["compression"] = compression.content_type(message.compression)
     properties: dict[str, Any] = {
@@ -69,19 +78,29 @@ def identify(payload: bytes) -> tuple[str, str] | None:
 
 
 def decode_task(
-    payload: bytes, *, accept_content: Collection[str] = ("json",), max_size: int = compression.MAX_SIZE
+    payload: bytes,
+    *,
+    accept_content: Collection[str] = ("json",),
+    max_size: int = compression.MAX_SIZE,
+    security: Security | None = None,
+    loads: Callable[[bytes, str, str], Any] | None = None,
 ) -> TaskMessage:
     """The task in a message of protocol 2 or 1, or in the mixture that some non-Python clients send.
 
     Raises ContentDisallowed for a serializer that is not accepted, and ProtocolError for everything else
-    that is not a task; nothing else. `max_size` limits a compressed body.
+    that is not a task; nothing else. `max_size` limits a compressed body. `security` verifies a signed one, and
+    signs what follows from it. With `loads` (of bytes, content type and encoding) the body is read by something else,
+    which decides what is accepted.
     """
     found = envelope.decode(payload)
     compressed = found.headers.get("compression")
     data = found.body
     if compressed is not None:
         data = compression.decompress(data, _required_text(compressed, "compression"), max_size)
-    body = decode_content(data, found.content_type, found.content_encoding, accept_content)
+    if loads is None:
+        body = decode_content(data, found.content_type, found.content_encoding, accept_content, security)
+    else:
+        body = loads(data, found.content_type, found.content_encoding)
     if isinstance(body, dict):
         headers, args, kwargs, embed = _flat(found.headers, body)
     else:
@@ -91,7 +110,7 @@ def decode_task(
         raise ProtocolError(f"The arguments of a task are a list, not {type(args).__name__}.")
     if not isinstance(kwargs, dict):
         raise ProtocolError(f"The keyword arguments of a task are an object, not {type(kwargs).__name__}.")
-    return _message(found, headers, list(args), kwargs, embed)
+    return _message(found, headers, (list(args), kwargs, embed), security)
 
 
 def _headers(message: TaskMessage) -> dict[str, Any]:
@@ -145,7 +164,7 @@ def _flat(headers: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any]
     if body.get("utc", True) is False:
         for name in ("eta", "expires"):
             if fields.get(name):
-                fields[name] = local_to_aware(fields[name])
+                fields[name] = local_to_aware(_moment(fields[name]) or "")
     args, kwargs = body.get("args"), body.get("kwargs")
     args, kwargs = () if args is None else args, {} if kwargs is None else kwargs
     if isinstance(args, _LISTS) and fields.get("argsrepr") is None:
@@ -156,8 +175,12 @@ def _flat(headers: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def _message(
-    found: envelope.Envelope, headers: dict[str, Any], args: list[Any], kwargs: dict[str, Any], embed: dict[str, Any]
+    found: envelope.Envelope,
+    headers: dict[str, Any],
+    body: tuple[list[Any], dict[str, Any], dict[str, Any]],
+    security: Security | None,
 ) -> TaskMessage:
+    args, kwargs, embed = body
     get, properties = headers.get, found.properties
     hard, soft = _limits(get("timelimit"))
     exchange, routing_key = _delivery(properties.get("delivery_info"))
@@ -198,6 +221,7 @@ def _message(
         expiration=str(expiration) if type(expiration) is int else _text(expiration, "expiration"),
         content_type=found.content_type,
         compression=None if compressed is None else compression.content_type(compressed),
+        security=security,
     )
 
 
@@ -231,6 +255,8 @@ def _limits(value: Any) -> tuple[float | None, float | None]:
 def _moment(value: Any) -> str | None:
     if not value:  # some senders write "" for none
         return None
+    if isinstance(value, datetime):  # of protocol 1, in a body whose serializer knows dates
+        value = value.isoformat()
     text = _required_text(value, "eta or expires")
     parse_moment(text)
     return text

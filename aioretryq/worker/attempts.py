@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import logging
 import os
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -15,8 +16,10 @@ import anyio
 
 from aioretryq import states
 from aioretryq.execution import run_body, run_hooks, running
+from aioretryq.foreign import ForeignTask
 from aioretryq.message import Outgoing
-from aioretryq.outcome import Failed, Ignored, Interrupted, Succeeded
+from aioretryq.outcome import Failed, Ignored, Interrupted, Succeeded, Traced
+from aioretryq.worker.followups import Followups
 from aioretryq.worker.settlement import Attempted, Settlement, document, settle
 from aioretryq.worker.settler import Completion
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from aioretryq.message import Delivery, TaskMessage
     from aioretryq.outcome import Outcome
     from aioretryq.task import Task
+    from aioretryq.worker.events import Events
     from aioretryq.worker.jobs import Job, Jobs
     from aioretryq.worker.settler import Settler
 
@@ -41,20 +45,24 @@ class Attempts:
         queue: TaskQueue,
         jobs: Jobs,
         settler: Settler,
+        events: Events,
         *,
         name: str,
         threads: int,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._jobs = jobs
         self._settler = settler
-        self._name = name
+        self._events = events
+        self.name = name
+        self.followups = Followups(queue, new_tag)
         self._threads = anyio.CapacityLimiter(threads)
         self._clock = clock
 
     async def run(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
         """What became of it, also when the job was cancelled; nothing but the early acknowledgement is settled."""
+        job.plain = not task.is_coroutine
         if attempted.acked:
             return await self._run_acknowledged(job, task, attempted)
         return await self._run(job, task, attempted, self._threads)
@@ -95,15 +103,15 @@ class Attempts:
         self, job: Job, task: Task[Any, Any], attempted: Attempted, threads: anyio.CapacityLimiter
     ) -> Settlement:
         if task.track_started and not attempted.ignore_result:
-            who = {"pid": os.getpid(), "hostname": self._name}
+            who = {"pid": os.getpid(), "hostname": self.name}
             record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
             await self._settler.submit(Completion(Settlement(Ignored(), record), None))
         settlement: Settlement | None = None
         with job.cancellable(self._jobs.torn_down), running(task, attempted.request, self._queue):
             if job.cancelled_as is None:
                 started = functools.partial(self._begin, job, attempted.message)
-                outcome = await run_body(task, attempted.request, threads=threads, started=started, clock=self._clock)
-                if job.cancelled_as is not None and not isinstance(outcome, Succeeded):
+                outcome = await self._body(task, attempted, threads, started)
+                if job.cancelled_as is not None and not isinstance(outcome, Succeeded | Traced):
                     # What a body raises while it is being cancelled, its clean-up say, is not its failure.
                     outcome = job.cancelled_as
                 if job.cancelled_as is None and job.cancelling:
@@ -117,15 +125,29 @@ class Attempts:
             return self._settle(Failed(asyncio.CancelledError("the task has cancelled itself")), attempted)
         return self._settle(job.cancelled_as, attempted)
 
+    async def _body(
+        self,
+        task: Task[Any, Any],
+        attempted: Attempted,
+        threads: anyio.CapacityLimiter,
+        started: Callable[[], bool],
+    ) -> Outcome:
+        if isinstance(task, ForeignTask):
+            return await task.attempt(attempted.message, attempted.request, threads=threads, started=started)
+        return await run_body(task, attempted.request, threads=threads, started=started, clock=self._clock)
+
     def _begin(self, job: Job, message: TaskMessage) -> bool:
         begun = job.begin()
         if begun:
+            self._jobs.count(message.task)
+            self._events.started(message)
             logger.debug("Task %s[%s] started attempt=%d", message.task, message.id, message.retries + 1)
         return begun
 
     def _settle(self, outcome: Outcome, attempted: Attempted) -> Settlement:
         record = self._queue.results.record
-        return settle(outcome, attempted, now=self._clock(), tag=new_tag, record=record)
+        followups = self.followups
+        return settle(outcome, attempted, now=self._clock(), tag=new_tag, record=record, followups=followups)
 
 
 def _again(delivery: Delivery) -> Outgoing:

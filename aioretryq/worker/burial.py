@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.dead_messages import ERRORS_HEADER
-from aioretryq.errors import BackendError, BrokerError, NotRegistered, Reject, WorkerLostError
+from aioretryq.errors import BackendError, BrokerError, NotRegistered, ProtocolError, Reject, WorkerLostError
 from aioretryq.message import DeadEntry
 from aioretryq.protocol.deadletter import DeadLetter, encode_dead_letter, entry_id
 from aioretryq.protocol.saferepr import saferepr
@@ -22,11 +22,13 @@ REJECTED = "rejected"
 UNKNOWN = "unknown task"
 DELIVERIES = "too many deliveries"
 REFUSED = "settlement refused"
+BROKEN = "broken workflow"
 
 BURIED: dict[type[Exception], str] = {
     Reject: REJECTED,
     NotRegistered: UNKNOWN,
     WorkerLostError: DELIVERIES,
+    ProtocolError: BROKEN,
     BackendError: REFUSED,
     BrokerError: REFUSED,
 }

@@ -10,25 +10,34 @@ from typing import TYPE_CHECKING, Any
 from aioretryq import states
 from aioretryq.context import Request
 from aioretryq.errors import NotOpenError, NotRegistered, ProtocolError, WorkerLostError
+from aioretryq.foreign import ForeignTask
 from aioretryq.message import Outgoing
-from aioretryq.outcome import GivenUp, Ignored, Outcome, Revoked
+from aioretryq.outcome import GivenUp, Ignored, Interrupted, Outcome, Revoked
 from aioretryq.protocol.envelope import mark, marks
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
-from aioretryq.protocol.task import decode_task, format_moment, identify, parse_moment
+from aioretryq.protocol.task import format_moment, identify, parse_moment
+from aioretryq.revoking import REVOCATION_TTL
 from aioretryq.worker import burial
-from aioretryq.worker.attempts import Attempts, new_tag
+from aioretryq.worker.attempts import new_tag
+from aioretryq.worker.conclusion import Conclusions
+from aioretryq.worker.followups import NOTHING, check_workflow
+from aioretryq.worker.limits import Limits
 from aioretryq.worker.log import Repeated, log_outcome
+from aioretryq.worker.parked import Parked
 from aioretryq.worker.settlement import Attempted, Settlement, settle, settle_again
 from aioretryq.worker.settler import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
     from aioretryq.app import TaskQueue
     from aioretryq.message import Delivery, StoredResult, TaskMessage
     from aioretryq.task import Task
+    from aioretryq.worker.attempts import Attempts
+    from aioretryq.worker.events import Events
     from aioretryq.worker.jobs import Job, Jobs
+    from aioretryq.worker.revocations import Revocations
     from aioretryq.worker.settler import Settler
 
 logger = logging.getLogger("aioretryq.worker")
@@ -48,20 +57,24 @@ class Executor:
         queue: TaskQueue,
         jobs: Jobs,
         settler: Settler,
+        attempts: Attempts,
         *,
-        name: str,
-        threads: int,
-        revoked: Container[str],
+        events: Events,
+        revoked: Revocations,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._jobs = jobs
         self._settler = settler
+        self._events = events
         self.repeated = Repeated()
-        self._name = name
-        self._attempts = Attempts(queue, jobs, settler, name=name, threads=threads, clock=clock)
+        self._name = attempts.name
+        self._attempts = attempts
         self._revoked = revoked
         self._clock = clock
+        self._conclusions = Conclusions(queue, jobs, settler, attempts.followups, clock=clock)
+        self.limits = Limits(queue.conf, clock=clock)
+        self.parked = Parked(self._name, clock=clock)
 
     async def run(self, job: Job) -> None:
         """Ends when the job's message is settled, or noted for being handed back."""
@@ -76,11 +89,8 @@ class Executor:
             await self._bury_at_last(job, error)
 
     async def _process(self, job: Job) -> None:
-        conf = self._queue.conf
         try:
-            message = decode_task(
-                job.delivery.body, accept_content=conf.accept_content, max_size=conf.max_payload_bytes
-            )
+            message = self._queue.decode(job.delivery.body)
         except ProtocolError as error:
             self.repeated.log(
                 logging.ERROR,
@@ -91,24 +101,28 @@ class Executor:
             )
             await self._bury(job, burial.UNDECODABLE, error)
             return
-        job.task_id = message.id
+        job.task_id, job.message = message.id, message
+        self.parked.gone(message.id)
         unwanted = self._unwanted(message)
         due = None if unwanted else self._due(message, job.delivery.body)
         if due is not None:
-            await self._park(job, mark(job.delivery.body, parked=due), due)
+            long = {"long": 1.0} if due > self._clock() + REVOCATION_TTL else {}
+            await self._park(job, mark(job.delivery.body, parked=due, **long), due)
             return
         try:
             task = self._queue.find_task(message.task)
         except NotRegistered as error:
             await self._offer_again(job, message, unwanted, error)
             return
-        if message.callbacks or message.errbacks or message.chain or message.chord:
-            logger.warning("Task %s[%s]: its links, chain or chord are not followed yet", message.task, message.id)
+        slot = None if unwanted else self.limits.slot(task, job.delivery.body)
+        if slot is not None:
+            await self._park(job, mark(job.delivery.body, slot=slot), slot)
+            return
         await self._run_task(job, self._attempted(job, message, task), task, unwanted)
 
     def _unwanted(self, message: TaskMessage) -> Revoked | None:
         """Why the message must not run, revoked or expired, if so."""
-        if message.id in self._revoked:
+        if self._revoked.unwanted(message):
             return Revoked("revoked")
         if message.expires is not None and parse_moment(message.expires) <= self._clock():
             return Revoked("expired")
@@ -140,6 +154,7 @@ class Executor:
             deliveries=delivery.deliveries,
             interruptions=delivery.interruptions,
         )
+        self.limits.apply(request)
         job.request = request
         wanted = task.dead_letter if task is not None else False
         return Attempted(
@@ -155,13 +170,13 @@ class Executor:
         )
 
     async def _run_task(self, job: Job, attempted: Attempted, task: Task[Any, Any], unwanted: Revoked | None) -> None:
-        before = time.perf_counter()
+        self._events.received(attempted.message)
         settlement = await self._not_to_run(attempted, task, unwanted)
         if settlement is None:
             if job.delivery.deliveries > 1 and await self._put_aside(job, job.delivery, task):
                 return
             settlement = await self._attempts.run(job, task, attempted)
-        runtime = time.perf_counter() - before
+        runtime = max(0.0, time.time() - job.started_at) if job.started and job.started_at is not None else 0.0
         message = attempted.message
         if job.lease_lost:
             logger.error(
@@ -171,9 +186,11 @@ class Executor:
                 message.id,
             )
             return
+        if isinstance(task, ForeignTask) and not settlement.traced:
+            settlement = await self._conclude(task, attempted, settlement)
         if settlement.requeue:
             self._jobs.interrupted.append(job)
-        elif not await self._settler.submit(Completion(settlement, job if job.held else None)):
+        elif not await self._conclusions.conclude(job, settlement, attempted):
             logger.error(
                 "Task %s[%s] was done, but its lease was lost (LEASE_LOST): another worker has its message, or the "
                 "server has lost it; nothing of this run was stored",
@@ -181,7 +198,17 @@ class Executor:
                 message.id,
             )
             return
-        log_outcome(task.throws, message, settlement, runtime)
+        self._events.settled(job, message, settlement, runtime)
+        if not settlement.traced or settlement.dead is not None:  # the other library has said the rest
+            log_outcome(task.throws, message, settlement, runtime)
+
+    async def _conclude(self, task: ForeignTask, attempted: Attempted, settlement: Settlement) -> Settlement:
+        """Of what this worker decides about a foreign task, its library stores the result and sends what follows."""
+        if settlement.requeue or (isinstance(settlement.outcome, Interrupted) and settlement.send):
+            return settlement
+        if await task.conclude(attempted.message, attempted.request, settlement.outcome):
+            return dataclasses.replace(settlement, record=None, send=(), following=NOTHING)
+        return settlement
 
     async def _not_to_run(
         self, attempted: Attempted, task: Task[Any, Any], unwanted: Revoked | None
@@ -189,14 +216,21 @@ class Executor:
         """The settlement of a message whose task must not run: revoked, expired, done already, or a killer."""
         if unwanted is not None:
             return self._settle(unwanted, attempted)
+        try:
+            check_workflow(attempted.message)
+        except ProtocolError as broken:
+            return self._settle(GivenUp(broken, burial.BROKEN), attempted)
         delivery, message = attempted.delivery, attempted.message
+        if "long" in marks(delivery.body) and await self._is_revoked(message.id):
+            return self._settle(Revoked("revoked"), attempted)
         if not delivery.redelivered:
             return None
         # A result is of this message only if a worker may have died after storing it: ids can be used again.
         if delivery.deliveries > 1 and self._queue.conf.worker_deduplicate_successful_tasks:
             found = await self._settler.settled(message.id)
-            if found is not None:
-                return settle_again(found, attempted, now=self._clock(), tag=new_tag)
+            settlement = None if found is None else self._settle_again(task, attempted, found)
+            if settlement is not None:
+                return settlement
         if delivery.deliveries > task.max_deliveries:
             error = WorkerLostError(
                 f"{message.task}[{message.id}] was given to {delivery.deliveries - 1} workers; each died with it or "
@@ -204,6 +238,22 @@ class Executor:
             )
             return self._settle(GivenUp(error, burial.DELIVERIES), attempted)
         return None
+
+    async def _is_revoked(self, task_id: str) -> bool:
+        """Of a task that was parked for longer than revocations are remembered."""
+        found = await self._settler.settled(task_id)
+        return found is not None and found.status == states.REVOKED
+
+    def _settle_again(
+        self, task: Task[Any, Any], attempted: Attempted, found: ResultDocument
+    ) -> Settlement | None:
+        if isinstance(task, ForeignTask) and not task.is_done(attempted.message, found):
+            return None
+        self._events.found(attempted.message, found)
+        if isinstance(task, ForeignTask):
+            return Settlement(Ignored())
+        followups = self._attempts.followups
+        return settle_again(found, attempted, now=self._clock(), tag=new_tag, followups=followups)
 
     async def _put_aside(self, job: Job, delivery: Delivery, task: Task[Any, Any]) -> bool:
         """Whether a message that was delivered before has to wait.
@@ -229,7 +279,8 @@ class Executor:
 
     def _settle(self, outcome: Outcome, attempted: Attempted) -> Settlement:
         record = self._queue.results.record
-        return settle(outcome, attempted, now=self._clock(), tag=new_tag, record=record)
+        followups = self._attempts.followups
+        return settle(outcome, attempted, now=self._clock(), tag=new_tag, record=record, followups=followups)
 
     # -- what cannot run here
 
@@ -243,7 +294,9 @@ class Executor:
         if unwanted is not None or now - since > conf.unknown_task_timeout:
             attempted = self._attempted(job, message, None)
             settlement = self._settle(unwanted or GivenUp(error, burial.UNKNOWN), attempted)
-            await self._settler.submit(Completion(settlement, job))
+            await self._conclusions.conclude(job, settlement, attempted)
+            self._events.received(message)
+            self._events.settled(job, message, settlement, 0.0)
             log_outcome((), message, settlement, 0.0)
             return
         delay = min(conf.unknown_task_delay * 2.0 ** min(offers, 30), max(LONGEST_PARKING, conf.unknown_task_delay))
@@ -262,6 +315,7 @@ class Executor:
     async def _park(self, job: Job, body: bytes, due: float, *, offered: bool = False) -> None:
         """Leave the message with the broker until it is due: no slot, no memory and no lease is held for it."""
         delivery = job.delivery
+        self.parked.note(job, due)
         again = Outgoing(
             delivery.queue,
             body,

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from aioretryq.errors import UnavailableError
-from aioretryq.message import Claim, parse_revocation
-from aioretryq.outcome import Revoked
+from aioretryq.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aioretryq.brokers.base import Broker
+    from aioretryq.config import Settings
+    from aioretryq.message import Claim
     from aioretryq.outage import Outage
     from aioretryq.worker.executor import Executor
     from aioretryq.worker.jobs import Jobs
+    from aioretryq.worker.revocations import Revocations
 
 logger = logging.getLogger("aioretryq.worker")
 
@@ -29,23 +30,22 @@ LOOK_AGAIN = 1.0
 """Seconds between claims when nothing happens: the net under lost wake-ups, and the pace of revocations."""
 
 LAST_CLAIM = 1.0
-REVOCATIONS_KEPT = 50_000
+
+ROUND_ROBIN, SORTED, AS_GIVEN = "round_robin", "sorted", "priority"
+"""Which queue has the first turn, of messages with one priority; by kombu's names of `queue_order_strategy`."""
 
 
-class Revocations:
-    """Ids that are not to run. The oldest are dropped first: by then their messages are long gone."""
+def queue_order(settings: Settings) -> str:
+    """The transport option `queue_order_strategy`."""
+    order = settings.broker_transport_options.get("queue_order_strategy") or ROUND_ROBIN
+    if order not in (ROUND_ROBIN, SORTED, AS_GIVEN):
+        known = ", ".join((ROUND_ROBIN, SORTED, AS_GIVEN))
+        raise ConfigError(f"broker_transport_options['queue_order_strategy'] is one of {known}, not {order!r}.")
+    return str(order)
 
-    def __init__(self, limit: int = REVOCATIONS_KEPT) -> None:
-        self._ids: dict[str, None] = {}
-        self._limit = limit
 
-    def __contains__(self, task_id: object) -> bool:
-        return task_id in self._ids
-
-    def add(self, task_id: str) -> None:
-        self._ids[task_id] = None
-        if len(self._ids) > self._limit:
-            del self._ids[next(iter(self._ids))]
+Route = tuple[str, str, str]
+"""Exchange, its kind, and routing key."""
 
 
 class Fetcher:
@@ -57,10 +57,14 @@ class Fetcher:
         revocations: Revocations,
         *,
         outage: Outage,
+        order: str = ROUND_ROBIN,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker = broker
-        self._queues = deque(queues)
+        self._order = order
+        self._queues = deque(sorted(queues) if order == SORTED else queues)
+        self._routes: dict[str, Route] = {}
+        self._waiting: anyio.CancelScope | None = None
         self._jobs = jobs
         self._revocations = revocations
         self._outage = outage
@@ -71,31 +75,68 @@ class Fetcher:
         while self._jobs.accepting:
             room = await self._jobs.wait_room(LOOK_AGAIN)
             claim, asked = await self._outage.survive(functools.partial(self._claim, room))
-            self._note_revocations(claim)
+            self._revocations.note(claim.revoked, self._jobs)
             await self._start(claim, asked, executor)
             if len(claim.deliveries) < room:  # there was no more: another claim would come back empty
+                await self._wait()
+
+    # -- from which queues; the next claim takes from those
+
+    @property
+    def queues(self) -> list[str]:
+        return sorted(self._queues)
+
+    def route(self, queue: str) -> Route:
+        """How messages get into that queue, as far as this worker was told."""
+        return self._routes.get(queue, (queue, "direct", queue))
+
+    def add(self, queue: str, route: Route | None = None) -> None:
+        if route is not None:
+            self._routes[queue] = route
+        if queue not in self._queues:
+            self._queues.append(queue)
+            if self._order == SORTED:
+                self._queues = deque(sorted(self._queues))
+            self._look_now()
+
+    def remove(self, queue: str) -> None:
+        if queue in self._queues:
+            self._queues.remove(queue)
+            self._look_now()
+
+    def _look_now(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _wait(self) -> None:
+        with anyio.CancelScope() as self._waiting:
+            if self._queues:
                 await self._outage.survive(lambda: self._broker.wait(list(self._queues), timeout=LOOK_AGAIN))
+            else:
+                await anyio.sleep(LOOK_AGAIN)
+        self._waiting = None
 
     async def run_revocations(self) -> None:
         """Only hear which tasks are to be cancelled; until cancelled. For a worker that is stopping."""
         while True:
             claim, _ = await self._outage.survive(lambda: self._claim(0))
-            self._note_revocations(claim)
+            self._revocations.note(claim.revoked, self._jobs)
             await anyio.sleep(LOOK_AGAIN)
 
     async def let_go(self) -> None:
         """Give back what a claim has taken whose reply was lost: the next claim does, and this is the last one."""
         with contextlib.suppress(UnavailableError), anyio.move_on_after(LAST_CLAIM):
             claim = await self._broker.claim(list(self._queues), limit=0)
-            self._note_revocations(claim)
+            self._revocations.note(claim.revoked, self._jobs)
 
     async def _claim(self, room: int) -> tuple[Claim, float]:
         """And when it was asked for: the leases last at least a lease from then."""
         asked = self._clock()
         # Shielded: a reply that nobody reads is a message that comes back only when its lease ends.
         with anyio.CancelScope(shield=True):
-            claim = await self._broker.claim(list(self._queues), limit=room)
-        self._queues.rotate(-1)  # no queue starves behind another
+            claim = await self._broker.claim(list(self._queues), limit=room if self._queues else 0)
+        if self._order == ROUND_ROBIN:
+            self._queues.rotate(-1)  # no queue starves behind another
         return claim, asked
 
     async def _start(self, claim: Claim, asked: float, executor: Executor) -> None:
@@ -109,12 +150,3 @@ class Fetcher:
             return
         for delivery in claim.deliveries:
             self._jobs.start(delivery, asked, executor.run)
-
-    def _note_revocations(self, claim: Claim) -> None:
-        for notice in claim.revoked:
-            task_id, terminate = parse_revocation(notice)
-            self._revocations.add(task_id)
-            for job in self._jobs.all() if terminate else ():
-                if job.task_id == task_id:
-                    logger.warning("Task %s is cancelled: it was revoked", job.name)
-                    job.cancel(Revoked("terminated"))

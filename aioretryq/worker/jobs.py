@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from aioretryq.context import Request
-    from aioretryq.message import Delivery
+    from aioretryq.message import Delivery, TaskMessage
 
 logger = logging.getLogger("aioretryq.worker")
 
@@ -40,8 +41,11 @@ class Job:
     delivery: Delivery
     leased_until: float  # unix seconds, by this machine's clock; set by the thread that renews leases
     task_id: str | None = None
+    message: TaskMessage | None = None  # once it is decoded
     request: Request | None = None  # once its task is known
+    plain: bool = False  # a plain function, which only a thread can run
     started: bool = False  # the body has begun
+    started_at: float | None = None  # unix seconds
     held: bool = True  # not acknowledged: its lease has to be renewed
     lease_lost: bool = False  # somebody else's now: nothing of it may be settled
     cancelled_as: Interrupted | Revoked | None = None
@@ -73,6 +77,11 @@ class Job:
         return f"{self.request.task if self.request is not None else ''}[{self.task_id}]"
 
     @property
+    def in_thread(self) -> bool:
+        """Whether cancelling it does not stop its body."""
+        return self.plain and self.started
+
+    @property
     def cancelling(self) -> bool:
         return self.task is not None and self.task.cancelling() > 0
 
@@ -85,6 +94,7 @@ class Job:
         """The body is about to begin, in whatever thread; False if the job has been cancelled before."""
         with self._starting:
             self.started = self.cancelled_as is None
+            self.started_at = time.time()
             return self.started
 
     def cancel_unstarted(self, reason: Interrupted) -> bool:
@@ -125,6 +135,8 @@ class Jobs:
         self.limit = limit
         self.accepting = True
         self.interrupted: list[Job] = []
+        self.totals: Counter[str] = Counter()  # started, by the name of the task
+        self._counting = threading.Lock()
         self.left_behind = 0
         self._lease = lease
         self._clock = clock
@@ -229,6 +241,15 @@ class Jobs:
             self.left_behind += 1
             self._changed.set()
             logger.error("Task %s swallows its cancellation and is left behind", job.name)
+
+    def count(self, task: str) -> None:
+        """A body has begun; any thread may tell."""
+        with self._counting:
+            self.totals[task] += 1
+
+    def resize(self, limit: int) -> None:
+        self.limit = limit
+        self._changed.set()
 
     # -- waiting
 

@@ -10,7 +10,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
+from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Rejected, RetryAsked, Revoked, Settled, Succeeded
 from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def log_outcome(
     )
 
 
-def describe(throws: tuple[type[BaseException], ...], outcome: Outcome) -> tuple[int, str]:
+def describe(throws: tuple[type[BaseException], ...], outcome: Settled) -> tuple[int, str]:
     """(level, text) of an outcome. Expected errors (`throws`) are no alarm."""
     match outcome:
         case Succeeded():
@@ -85,9 +85,13 @@ class Repeated:
         self._seen: Counter[str] = Counter()
 
     def log(self, level: int, kind: str, text: str, *args: object) -> None:
-        self._seen[kind] += 1
-        if self._seen[kind] <= self._limit:
+        if self.admits(kind):
             logger.log(level, text, *args)
+
+    def admits(self, kind: str) -> bool:
+        """Whether one more line of that kind may be written; it counts as such."""
+        self._seen[kind] += 1
+        return self._seen[kind] <= self._limit
 
     def sum_up(self) -> None:
         for kind, count in self._seen.items():

@@ -9,6 +9,9 @@ Rejected        FAILURE, unless requeued   to the dead letters, or to the tail o
 GivenUp         FAILURE                    to the dead letters
 Revoked         REVOKED                    acknowledged
 Interrupted     -                          back to the front of its queue
+
+What else follows of a success, or of an end that is none and final, is in `followups.py`.
+Traced          - (stored already)         as its outcome says, without the follow-ups
 """
 
 from __future__ import annotations
@@ -21,13 +24,26 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
 from aioretryq import states
-from aioretryq.errors import AioretryqError, EncodeError, TaskRevokedError
+from aioretryq.errors import AioretryqError, TaskRevokedError
 from aioretryq.message import Outgoing, StoredResult
-from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
+from aioretryq.outcome import (
+    Failed,
+    GivenUp,
+    Ignored,
+    Interrupted,
+    Outcome,
+    Rejected,
+    RetryAsked,
+    Revoked,
+    Settled,
+    Succeeded,
+    Traced,
+)
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument, exception_of
 from aioretryq.protocol.task import encode_task, format_moment, saferepr
 from aioretryq.worker.burial import BURIED, REJECTED, burial, why_failed, with_error
+from aioretryq.worker.followups import NOTHING, Ending, Following, Followups
 
 if TYPE_CHECKING:
     from aioretryq.context import Request
@@ -60,28 +76,41 @@ class Attempted:
 class Settlement:
     """`outcome` is what was settled: a value that cannot be serialised has become a failure."""
 
-    outcome: Outcome
+    outcome: Settled
     record: StoredResult | None = None
     send: tuple[Outgoing, ...] = ()
     dead: DeadEntry | None = None
     requeue: bool = False
+    following: Following = NOTHING  # its messages are in `send`
+    traced: bool = False  # by another library, which has said and stored what came of it
 
 
-def settle(outcome: Outcome, attempted: Attempted, *, now: float, tag: NewTag, record: Record) -> Settlement:
+def settle(
+    outcome: Outcome, attempted: Attempted, *, now: float, tag: NewTag, record: Record, followups: Followups
+) -> Settlement:
     """`tag` makes the name of a follow-up message; `record` encodes a document for the backend."""
+    if isinstance(outcome, Traced):
+        return _traced(outcome.outcome, attempted, now, tag)
     try:
-        return _settle(outcome, attempted, now, tag, record)
-    except (EncodeError, TypeError, ValueError, AttributeError) as error:
-        # The value of a success, the new arguments or options of a retry, or the list of tasks that it has sent.
+        settled = _settle(outcome, attempted, now, tag, record, followups)
+    except (AioretryqError, TypeError, ValueError, AttributeError) as error:
+        # The value of a success, what follows from it, the new arguments or options of a retry, or the list of tasks
+        # that it has sent.
         childless = dataclasses.replace(attempted.request, children=[])
-        return _settle(Failed(error), dataclasses.replace(attempted, request=childless), now, tag, record)
+        attempted = dataclasses.replace(attempted, request=childless)
+        settled = _settle(Failed(error), attempted, now, tag, record, followups)
+    return _with_failure(settled, attempted, now, followups)
 
 
-def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: NewTag, record: Record) -> Settlement:
+def _settle(
+    outcome: Settled, attempted: Attempted, now: float, tag: NewTag, record: Record, followups: Followups
+) -> Settlement:
     stored = functools.partial(_stored, attempted, now, record)
     match outcome:
         case Succeeded(value):
-            return Settlement(outcome, stored(states.SUCCESS, value))
+            following = followups.success(attempted, value, now)
+            stored = functools.partial(_stored, _with_children(attempted, following), now, record)
+            return Settlement(outcome, stored(states.SUCCESS, value), following.send, following=following)
         case Failed(exc, text):
             return _fail(outcome, attempted, now, tag, stored(states.FAILURE, exception_to_data(exc), text))
         case GivenUp(exc, reason):
@@ -96,16 +125,58 @@ def _settle(outcome: Outcome, attempted: Attempted, now: float, tag: NewTag, rec
             return _reject(
                 outcome, attempted, now, tag, None if requeue else stored(states.FAILURE, exception_to_data(exc))
             )
-        case Revoked(reason):
-            return Settlement(outcome, stored(states.REVOKED, exception_to_data(TaskRevokedError(reason))))
-        case Interrupted() if attempted.acked:
-            # The broker has forgotten the message, and early ack rules out running it again.
-            lost = exception_to_data(TaskRevokedError("terminated"))
-            return Settlement(outcome, stored(states.REVOKED, lost))
-        case Interrupted():
-            return Settlement(outcome, requeue=True)
+        case Revoked() | Interrupted():
+            ending = _ending(outcome, attempted)
+            if ending is None:
+                return Settlement(outcome, requeue=True)
+            return Settlement(outcome, stored(states.REVOKED, exception_to_data(ending.exc)))
         case _:
             assert_never(outcome)
+
+
+def _ending(outcome: Settled, attempted: Attempted) -> Ending | None:
+    """Of a task that has ended for good, and not well."""
+    match outcome:
+        case Failed(exc, text):
+            return Ending(states.FAILURE, exc, text)
+        case GivenUp(exc) | Rejected(exc, requeue=False):
+            return Ending(states.FAILURE, exc)
+        case Revoked(reason):
+            return Ending(states.REVOKED, TaskRevokedError(reason))
+        case Interrupted() if attempted.acked:
+            # The broker has forgotten the message, and early ack rules out running it again.
+            return Ending(states.REVOKED, TaskRevokedError("terminated"))
+        case _:
+            return None
+
+
+def _with_failure(settled: Settlement, attempted: Attempted, now: float, followups: Followups) -> Settlement:
+    ending = _ending(settled.outcome, attempted)
+    if ending is None:
+        return settled
+    following = followups.failure(attempted, ending, now)
+    return dataclasses.replace(settled, send=(*settled.send, *following.send), following=following)
+
+
+def _with_children(attempted: Attempted, following: Following) -> Attempted:
+    if not following.children:
+        return attempted
+    request = attempted.request
+    return dataclasses.replace(
+        attempted, request=dataclasses.replace(request, children=[*request.children, *following.children])
+    )
+
+
+def _traced(done: Settled, attempted: Attempted, now: float, tag: NewTag) -> Settlement:
+    """Nothing is stored, and no follow-up sent; a message that is given up or asked for again still is."""
+    match done:
+        case Failed():
+            settled = _fail(done, attempted, now, tag, None)
+        case Rejected():
+            settled = _reject(done, attempted, now, tag, None)
+        case _:
+            settled = Settlement(done)
+    return dataclasses.replace(settled, traced=True)
 
 
 def _stored(
@@ -132,19 +203,26 @@ def _reject(
     return Settlement(outcome, stored, dead=burial(REJECTED, attempted, now, tag, outcome.exc))
 
 
-def settle_again(found: ResultDocument, attempted: Attempted, *, now: float, tag: NewTag) -> Settlement:
+def settle_again(
+    found: ResultDocument, attempted: Attempted, *, now: float, tag: NewTag, followups: Followups
+) -> Settlement:
     """Of a redelivered message whose final result is stored already: its worker died before it acknowledged.
 
-    What would have been buried then is buried now.
+    What would have been sent or buried then is sent or buried now.
     """
-    if found.status != states.FAILURE:
-        return Settlement(Ignored())
+    if found.status == states.SUCCESS:
+        following = followups.success(attempted, found.result, now)
+        return Settlement(Ignored(), send=following.send, following=following)
     exc = exception_of(found) or AioretryqError("its failure cannot be read")
+    following = followups.failure(attempted, Ending(found.status, exc, found.traceback), now)
+    settled = Settlement(Ignored(), send=following.send, following=following)
+    if found.status != states.FAILURE:
+        return settled
     reason = next((why for cls, why in BURIED.items() if isinstance(exc, cls)), None)
     if reason is None and attempted.bury_failures:
         reason = why_failed(attempted)
     dead = None if reason is None else burial(reason, attempted, now, tag, exc, found.traceback)
-    return Settlement(Ignored(), dead=dead)
+    return dataclasses.replace(settled, dead=dead)
 
 
 def document(attempted: Attempted, state: str, result: Any, traceback: str | None, now: float) -> ResultDocument:

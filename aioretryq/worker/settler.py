@@ -12,35 +12,57 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.batching import GroupCommit
-from aioretryq.errors import ProtocolError
+from aioretryq.errors import BackendError, ProtocolError
 from aioretryq.message import Finish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
+    from aioretryq.message import ChordClaim
     from aioretryq.outage import Outage
     from aioretryq.protocol.result import ResultDocument
+    from aioretryq.worker.followups import Return
     from aioretryq.worker.jobs import Job
     from aioretryq.worker.settlement import Settlement
 
 logger = logging.getLogger("aioretryq.worker")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A settlement, and the job whose message it is about; None when that was acknowledged before it ran."""
+    """A settlement, and the job whose message it is about; None when that was acknowledged before it ran.
+
+    `unfinished`: only results are stored yet, and the message is not acknowledged.
+    """
 
     settlement: Settlement
     job: Job | None
+    unfinished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`ours` is False when the message was somebody else's: then nothing was done.
+
+    `due` are the chords that were complete with this: the message is not finished before their bodies are with it.
+    """
+
+    ours: bool
+    due: tuple[Return, ...] = ()
+
+
+LOST = Verdict(ours=False)
+DONE = Verdict(ours=True)
 
 
 class Settler:
@@ -60,17 +82,22 @@ class Settler:
         self._broker_outage = broker_outage
         self._backend_outage = backend_outage
         self._clock = clock
-        self._commits: GroupCommit[Completion, bool] = GroupCommit(self._commit, size=_size)
-        self._without_result: GroupCommit[Completion, bool] = GroupCommit(self._commit, size=_size)
+        self._commits: GroupCommit[Completion, Verdict] = GroupCommit(self._commit, size=_size)
+        self._without_result: GroupCommit[Completion, Verdict] = GroupCommit(self._commit, size=_size)
 
     async def submit(self, completion: Completion) -> bool:
         """Returns when it is done; False when the message was no longer ours: then nothing was.
 
         Waits out any outage. Raises BackendError or BrokerError when a server refuses.
         """
+        return (await self.advance(completion)).ours
+
+    async def advance(self, completion: Completion) -> Verdict:
+        """As `submit`, of a settlement that may be a part of a chord."""
         # Two lanes: what stores nothing does not wait for a result backend that is gone, or a server that is full.
-        lane = self._without_result if completion.settlement.record is None else self._commits
-        return await lane.submit(completion)
+        settlement = completion.settlement
+        stores = settlement.record is not None or settlement.following.in_backend
+        return await (self._commits if stores else self._without_result).submit(completion)
 
     async def settled(self, task_id: str) -> ResultDocument | None:
         """The final result, if one is stored: then an earlier holder of the message got as far as that."""
@@ -83,38 +110,80 @@ class Settler:
             return None
         return document if document.status in states.FINAL else None
 
+    async def persist(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """The operation on the result backend, through any outage."""
+        return await self._backend_outage.survive(operation)
+
     async def run(self) -> None:
         async with anyio.create_task_group() as lanes:
             lanes.start_soon(self._commits.run)
             lanes.start_soon(self._without_result.run)
 
-    async def _commit(self, batch: list[Completion]) -> list[bool]:
+    async def _commit(self, batch: list[Completion]) -> list[Verdict]:
         ours = await self._backend_outage.survive(lambda: self._store(batch))
-        done = [entry for entry, still in zip(batch, ours, strict=True) if still]
-        early = [entry.settlement for entry in done if entry.job is None]
+        due = await self._chords(batch, ours)
+        verdicts = [Verdict(ours=still, due=complete) for still, complete in zip(ours, due, strict=True)]
+        done = [n for n, entry in enumerate(batch) if verdicts[n] == DONE and not entry.unfinished]
+        await self._send([batch[n].settlement for n in done if batch[n].job is None])
+        finishes = {n: _finish(job, batch[n].settlement) for n in done if (job := batch[n].job) is not None}
+        if finishes:
+            found = await self._broker_outage.survive(lambda: self._broker.finish(list(finishes.values())))
+            for n, finished in zip(finishes, found, strict=True):
+                verdicts[n] = DONE if finished else LOST
+        await self._close([claim for n in done if verdicts[n].ours for claim in batch[n].settlement.following.claims])
+        return verdicts
+
+    async def _chords(self, batch: list[Completion], ours: list[bool]) -> list[tuple[Return, ...]]:
+        """Which chords are complete with each entry."""
+        due: list[tuple[Return, ...]] = [()] * len(batch)
+        counted = [n for n, entry in enumerate(batch) if ours[n] and entry.settlement.following.in_backend]
+        if counted:
+            found = await self._backend_outage.survive(lambda: self._count([batch[n] for n in counted]))
+            for n, complete in zip(counted, found, strict=True):
+                due[n] = complete
+        return due
+
+    async def _close(self, claims: list[ChordClaim]) -> None:
+        """Not closed, a chord is only forgotten later; what was to be sent is on its way."""
+        if not claims:
+            return
+        try:
+            await self._backend_outage.survive(lambda: self._results.backend.close_chords(claims))
+        except BackendError as error:
+            logger.warning("Chords whose bodies were sent cannot be closed, and expire: %s", error)
+
+    async def _send(self, early: list[Settlement]) -> None:
+        """Of messages that were acknowledged before their tasks ran."""
         if sends := [out for settlement in early for out in settlement.send]:
             await self._broker_outage.survive(lambda: self._broker.send(sends))
         if dead := [settlement.dead for settlement in early if settlement.dead is not None]:
             await self._broker_outage.survive(lambda: self._broker.bury(dead))
-        finishes = [
-            Finish(entry.job.delivery, entry.settlement.send, entry.settlement.dead)
-            for entry in done
-            if entry.job is not None
-        ]
-        finished = iter(await self._broker_outage.survive(lambda: self._broker.finish(finishes)) if finishes else [])
-        return [still and (entry.job is None or next(finished)) for entry, still in zip(batch, ours, strict=True)]
 
     async def _store(self, batch: list[Completion]) -> list[bool]:
         """Store the results of those messages that are still ours; called anew after an outage."""
         ours = await self._confirm(batch)
-        records = [
-            entry.settlement.record
-            for entry, still in zip(batch, ours, strict=True)
-            if still and entry.settlement.record is not None
-        ]
+        records = []
+        for entry, still in zip(batch, ours, strict=True):
+            if still and entry.settlement.record is not None:
+                records.append(entry.settlement.record)
+            if still:
+                records += entry.settlement.following.records
         if records:
             await self._results.backend.store(records)
         return ours
+
+    async def _count(self, batch: list[Completion]) -> list[tuple[Return, ...]]:
+        """Open the chords that follow, count the parts that return, and say which chords are complete with them."""
+        backend = self._results.backend
+        for entry in batch:
+            for group_id, tree in entry.settlement.following.trees:
+                await self._results.save_group(group_id, tree)
+        await backend.open_chords([opening for entry in batch for opening in entry.settlement.following.openings])
+        returns = [found for entry in batch for found in entry.settlement.following.returns]
+        if not returns:
+            return [()] * len(batch)
+        complete = iter(await backend.count_parts([found.part for found in returns]))
+        return [tuple(found for found in e.settlement.following.returns if next(complete)) for e in batch]
 
     async def _confirm(self, batch: list[Completion]) -> list[bool]:
         """Which messages are still ours. Nearly always known without asking: leases are renewed all the time."""
@@ -132,9 +201,16 @@ class Settler:
         return [entry.job is None or not entry.job.lease_lost for entry in batch]
 
 
+def _finish(job: Job, settlement: Settlement) -> Finish:
+    return Finish(job.delivery, settlement.send, settlement.dead)
+
+
 def _size(completion: Completion) -> int:
     """Bytes that travel, roughly: a batch has to be transmitted within a server's deadline."""
     settlement = completion.settlement
     stored = 0 if settlement.record is None else len(settlement.record.document)
     buried = 0 if settlement.dead is None else len(settlement.dead.content)
-    return stored + buried + sum(len(out.body) for out in settlement.send)
+    following = settlement.following
+    counted = sum(len(found.part.content) for found in following.returns)
+    told = sum(len(record.document) for record in following.records)
+    return stored + buried + counted + told + sum(len(out.body) for out in settlement.send)

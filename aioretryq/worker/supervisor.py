@@ -87,6 +87,9 @@ class Restarts:
         return self._policy.next_delay(retries, self._random)
 
 
+DISMISSED = b"dismissed"
+
+
 class Child:
     """A worker process, and the connection to it."""
 
@@ -145,6 +148,12 @@ class Child:
         with contextlib.suppress(ProcessLookupError):  # it is gone already
             self.process.send_signal(number)
 
+    def was_dismissed(self) -> bool:
+        """Whether it has said before its end that it was told to stop for good, by remote control."""
+        with contextlib.suppress(OSError):
+            return self.connection.recv(100) == DISMISSED
+        return False
+
     def ended_well(self, code: int) -> bool:
         return code == 0 or (code == -signal.SIGTERM and not self.ready)
 
@@ -195,7 +204,7 @@ class Supervisor:
         while not self._stop.is_set():
             self._restarts.started(number, self._clock())
             code = await self._live(number)
-            if self._stop.is_set():
+            if code is None or self._stop.is_set():
                 return
             delay = self._restarts.ended(number, code, self._clock())
             if delay is None:
@@ -209,8 +218,8 @@ class Supervisor:
             with anyio.move_on_after(delay):
                 await self._stop.wait()
 
-    async def _live(self, number: int) -> int:
-        """From start to end: the exit code, negative for a signal's number."""
+    async def _live(self, number: int) -> int | None:
+        """From start to end: the exit code, negative for a signal's number; None of one that is not to come back."""
         self._starts += 1
         try:
             child = await Child.start(self._command, number, first=self._starts == 1)
@@ -224,6 +233,10 @@ class Supervisor:
                 group.start_soon(self._see_it_stop, child)
                 code = await child.process.wait()
                 group.cancel_scope.cancel()
+            dismissed = code == 0 and child.was_dismissed()
+        if dismissed:
+            logger.info("Worker %d, pid %d, was told to stop by remote control, and stays so", number, child.pid)
+            return None
         self._log_end(child, code)
         return code
 
@@ -276,6 +289,10 @@ class Lifeline:
     def say_ready(self, grace: float) -> None:
         with contextlib.suppress(OSError):  # there is no supervisor any more: `watch` notices
             self._connection.send(f"ready {grace}".encode())
+
+    def say_dismissed(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.send(DISMISSED)
 
     def watch(self, stop: Callable[[], None], *, grace: float) -> None:
         """Call `stop`, on the running event loop, when the supervisor says so or is gone.

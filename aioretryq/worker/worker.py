@@ -13,17 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.config import check
 from aioretryq.errors import UnavailableError
 from aioretryq.outage import Outage
 from aioretryq.outcome import Interrupted
+from aioretryq.topology import topology_of
+from aioretryq.worker.attempts import Attempts
+from aioretryq.worker.control import Control, Pieces
+from aioretryq.worker.events import Events
 from aioretryq.worker.executor import Executor
-from aioretryq.worker.fetcher import Fetcher, Revocations
+from aioretryq.worker.fetcher import Fetcher, queue_order
 from aioretryq.worker.housekeeping import Housekeeping
 from aioretryq.worker.jobs import LAST_SETTLEMENTS, Job, Jobs
 from aioretryq.worker.leases import Leases
+from aioretryq.worker.revocations import Revocations
 from aioretryq.worker.settler import Settler
+from aioretryq.worker.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -35,13 +40,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aioretryq.worker")
 
 STOP = (signal.SIGTERM, signal.SIGINT)
+HEARS_WITHIN = 1.0
+"""Seconds after which a worker counts as ready although it does not hear remote control yet."""
 STOP_NOW = tuple(getattr(signal, name) for name in ("SIGQUIT",) if hasattr(signal, name))  # not on Windows
 
 
 class Worker:
     """Runs the tasks of a queue.
 
-    `queues` defaults to the default queue. `concurrency`, `threads` and `grace` default to the settings.
+    `queues` defaults to `task_queues`, or else the default queue. `concurrency`, `threads` and `grace` default to the settings.
     """
 
     def __init__(
@@ -55,13 +62,15 @@ class Worker:
         name: str | None = None,
     ) -> None:
         self.queue = queue
-        self.queues = list(queues or [queue.conf.task_default_queue])
+        self.queues = list(queues or topology_of(queue.conf).names)
         self.concurrency = _setting(queue, "worker_concurrency", concurrency)
         self.threads = _setting(queue, "worker_threads", threads)
         self.grace = _setting(queue, "worker_grace", grace)
         self.name = node_name(name)
         self.ready = asyncio.Event()
         self._jobs: Jobs | None = None
+        self.dismissed = False
+        """Whether it was told to stop by remote control: a supervisor does not start it again."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -72,6 +81,11 @@ class Worker:
             self._hurry.set()
         self._stop.set()
 
+    def dismiss(self) -> None:
+        """Stop gracefully, and for good."""
+        self.dismissed = True
+        self.stop()
+
     @property
     def left_behind(self) -> bool:
         """Whether coroutines that swallow their cancellation outlive `run`, also when it has failed."""
@@ -80,6 +94,10 @@ class Worker:
     @property
     def stopping(self) -> bool:
         return self._stop.is_set()
+
+    async def wait_stopping(self) -> None:
+        """Until it begins to stop."""
+        await self._stop.wait()
 
     async def run(self) -> None:
         """Work until stopped. Cancelling `run` is a stop without grace; messages come back by their leases.
@@ -98,8 +116,12 @@ class Worker:
             revocations = Revocations()
             settler = Settler(broker, results, lease=lease, broker_outage=outage, backend_outage=backend_outage)
             leases = Leases(broker, jobs, lease=lease, blocked_limit=conf.worker_blocked_limit)
-            executor = Executor(self.queue, jobs, settler, name=self.name, threads=self.threads, revoked=revocations)
-            fetcher = Fetcher(broker, self.queues, jobs, revocations, outage=outage)
+            events = Events(self.queue, jobs, name=self.name)
+            attempts = Attempts(self.queue, jobs, settler, events, name=self.name, threads=self.threads)
+            executor = Executor(self.queue, jobs, settler, attempts, events=events, revoked=revocations)
+            sources = Sources(self.queue, self.queues, node=self.name, outage=outage)
+            fetcher = Fetcher(broker, sources.queues, jobs, revocations, outage=outage, order=queue_order(conf))
+            sources.describe(fetcher)
             housekeeping = Housekeeping(
                 broker,
                 results.backend,
@@ -109,14 +131,22 @@ class Worker:
                 backend_outage=backend_outage,
             )
 
+            control = Control(Pieces(self, jobs, fetcher, revocations, executor, events, outage))
+
             async with anyio.create_task_group() as services:  # stops last
                 services.start_soon(settler.run)
+                services.start_soon(events.run)
+                services.start_soon(control.run)
                 services.start_soon(leases.run)
                 services.start_soon(housekeeping.run)
                 services.start_soon(jobs.watch)
                 async with jobs:  # drained, then cancelled and handed back
                     async with anyio.create_task_group() as intake:  # stops first
+                        intake.start_soon(sources.run)
                         intake.start_soon(fetcher.run, executor)
+                        with anyio.move_on_after(HEARS_WITHIN):
+                            await control.listening.wait()
+                            await sources.listening.wait()
                         self.ready.set()
                         await self._stop.wait()
                         jobs.accepting = False
@@ -125,6 +155,8 @@ class Worker:
                     await self._hand_back([job for job in jobs.all() if job.cancel_unstarted(Interrupted())], jobs)
                     await self._drain(jobs, fetcher)
                     await self._hand_back(jobs.all(), jobs)
+                await sources.leave()
+                await events.goodbye()
                 services.cancel_scope.cancel()
             executor.repeated.sum_up()
 
@@ -226,7 +258,7 @@ class Worker:
         """What the worker is connected to and would do; shown when it starts."""
         queue = self.queue
         names = sorted(queue.tasks)
-        results = queue.results.backend.display_url
+        results = queue.results_at or queue.results.backend.display_url
         lines = [
             f"aioretryq worker {self.name} (pid {os.getpid()}, Python {sys.version.split()[0]})",
             f"  broker       {queue.broker.display_url}",
@@ -246,7 +278,7 @@ class Worker:
             found.append("no task is registered: does the application import the modules that define them?")
         if "pickle" in queue.conf.accept_content:
             found.append("accept_content allows pickle: whoever can write to the broker can run any code here")
-        if isinstance(queue.results.backend, DisabledBackend):
+        if queue.results_at is None:
             found.append("no result backend: results are dropped, get() raises")
         if early := sorted(name for name, task in queue.tasks.items() if not task.acks_late):
             found.append(f"early acknowledgement (lost if this worker dies): {', '.join(early)}")

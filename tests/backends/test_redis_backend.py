@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import pickle
 import time
 import uuid
 
@@ -67,7 +68,96 @@ class TestContract(BackendContract):
             yield RedisWorld(stack, redis_url)
 
 
+def celery_backend(url: str, serializer: str, compression: str | None = None) -> celery.backends.redis.RedisBackend:
+    app = celery.Celery("t", backend=url, set_as_current=False)
+    app.conf.update(
+        result_serializer=serializer,
+        result_compression=compression,
+        accept_content=["json", "yaml", "msgpack", "pickle"],
+    )
+    return app.backend
+
+
+WRITTEN = [
+    *((name, compression) for name in ("json", "yaml", "msgpack", "pickle") for compression in (None, "zlib")),
+    ("json", "zstd"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by Celery
+class TestFinalStatesOfOtherFormats:
+    """The script cannot read them: what it may overwrite is found out here, and it checks that it is still there."""
+
+    @pytest.mark.parametrize(("serializer", "compression"), WRITTEN)
+    async def test_what_celery_finished_stays(self, backend, redis_url, server, serializer, compression):
+        theirs = celery_backend(redis_url, serializer, compression)
+        for state, value in {"SUCCESS": 1, "FAILURE": ValueError("x"), "REVOKED": KeyError("y")}.items():
+            theirs.store_result(state, value, state)
+            before = server.get(f"celery-task-meta-{state}")
+            assert await backend.store([result(state)]) == [False]
+            assert server.get(f"celery-task-meta-{state}") == before
+        theirs.client.connection_pool.disconnect()
+
+    @pytest.mark.parametrize(("serializer", "compression"), WRITTEN)
+    async def test_what_celery_began_is_overwritten(self, backend, redis_url, serializer, compression):
+        theirs = celery_backend(redis_url, serializer, compression)
+        for state, value in {"STARTED": {"pid": 1}, "RETRY": ValueError("x"), "PROGRESS": 5}.items():
+            theirs.store_result(state, value, state)
+            assert await backend.store([result(state)]) == [True]
+            assert await backend.fetch([state]) == [doc(state)]
+        theirs.client.connection_pool.disconnect()
+
+    async def test_a_batch_of_all_kinds(self, backend, server):
+        pickled = {state: pickle.dumps({"status": state, "result": None}) for state in ("SUCCESS", "STARTED")}
+        server.set("celery-task-meta-b", pickled["SUCCESS"])
+        server.set("celery-task-meta-c", pickled["STARTED"])
+        server.set("celery-task-meta-d", doc("d"))
+        server.set("celery-task-meta-e", b"garbage")
+        server.set("celery-task-meta-f", b"[1]")
+        assert await backend.store([result(name) for name in "abcdefa"]) == [
+            True, False, True, False, True, True, False
+        ]  # fmt: skip
+        assert await backend.fetch(["b", "c", "e"]) == [pickled["SUCCESS"], doc("c"), doc("e")]
+
+    async def test_what_changes_between_looking_and_storing(self, backend, server):
+        """Somebody else finishes the task at that very moment."""
+        started, done = (pickle.dumps({"status": state}) for state in ("STARTED", "SUCCESS"))
+        server.set("celery-task-meta-a", started)
+        fetch = backend.fetch
+
+        async def fetch_and_change(task_ids):
+            found = await fetch(task_ids)
+            server.set("celery-task-meta-a", done)
+            return found
+
+        backend.fetch = fetch_and_change
+        assert await backend.store([result("a")]) == [False]
+        assert server.get("celery-task-meta-a") == done
+
+    async def test_what_disappears_between_looking_and_storing(self, backend, server):
+        server.set("celery-task-meta-a", pickle.dumps({"status": "STARTED"}))
+        fetch = backend.fetch
+
+        async def delete_and_fetch(task_ids):
+            server.delete("celery-task-meta-a")
+            return await fetch(task_ids)
+
+        backend.fetch = delete_and_fetch
+        assert await backend.store([result("a")]) == [True]
+
+
 class TestLayout:
+    async def test_groups_are_celerys(self, backend, server):
+        with server.pubsub(ignore_subscribe_messages=True) as heard:
+            heard.subscribe("celery-taskset-meta-g")
+            heard.get_message(timeout=5)
+            await backend.save_group("g", b"document", 100)
+            message = heard.get_message(timeout=5)
+        assert (server.get("celery-taskset-meta-g"), message["data"]) == (b"document", b"document")
+        assert 90 < server.ttl("celery-taskset-meta-g") <= 100
+        await backend.delete_group("g")
+        assert server.keys() == []
+
     async def test_key_and_time_to_live(self, backend, server):
         await backend.store([result("a", ttl=86400), result("b", ttl=None), result("c", ttl=0)])
         assert server.get("celery-task-meta-a") == doc("a")

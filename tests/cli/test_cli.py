@@ -129,7 +129,7 @@ def test_a_piece_that_fails_ends_the_worker_with_the_reason(redis_url: str) -> N
             assert worker.wait() == 1, worker.output
         finally:
             client.acl_setuser("default", enabled=True, nopass=True, categories=["+@all"])
-    assert "Traceback" not in worker.output
+    assert "Traceback" not in worker.output, worker.output
     assert worker.lines[-1].startswith("Error: ")
     assert "permission" in worker.lines[-1]
 

@@ -103,6 +103,34 @@ class BackendContract:
         await backend.store([result("a", document=document)])
         assert await backend.fetch(["a"]) == [document]
 
+    # -- groups
+
+    async def test_a_group_is_kept_until_it_is_deleted(self, world, backend):
+        await backend.save_group("g", b"first", 100)
+        await backend.save_group("g", b"\x80second", None)
+        other = await world.connect()
+        assert await other.restore_group("g") == b"\x80second"
+        await other.delete_group("g")
+        await other.delete_group("unknown")
+        assert await backend.restore_group("g") is None
+
+    async def test_groups_expire(self, world, backend):
+        await backend.save_group("short", b"x", 10)
+        await backend.save_group("long", b"x", 100)
+        await backend.save_group("for ever", b"x", None)
+        await world.advance(50)
+        assert [await backend.restore_group(name) for name in ("short", "long", "for ever")] == [None, b"x", b"x"]
+
+    async def test_a_group_and_a_task_of_the_same_id_have_nothing_to_do_with_each_other(self, backend):
+        await backend.store([result("a")])
+        await backend.save_group("a", b"group", 100)
+        assert await backend.fetch(["a"]) == [doc("a")]
+        await backend.forget(["a"])
+        assert await backend.restore_group("a") == b"group"
+        await backend.store([result("a")])
+        await backend.delete_group("a")
+        assert await backend.fetch(["a"]) == [doc("a")]
+
     # -- states
 
     @pytest.mark.parametrize("final", sorted(states.FINAL))

@@ -135,7 +135,7 @@ async def test_a_deleted_file_is_made_anew(db, path, pattern):
 
 
 async def test_a_folder_that_is_gone_may_come_back(db, path):
-    path.parent.rename(path.parent.with_name("moved"))
+    path.parent.rename(path.parent.with_name(f"{path.parent.name}-moved"))
     with pytest.raises(BrokerUnavailable, match="There is no folder"):
         await db.read(buried)
     path.parent.mkdir()

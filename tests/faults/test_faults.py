@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -15,31 +13,13 @@ from faults.catalogue import CASES, run
 SLACK = 20.0
 """Seconds of lateness that are forgiven here: the machine may be busy. What is counted is counted strictly."""
 
-AT_ONCE = 2
-"""Faults: what takes long about them is the waiting."""
-
 NAMES = [name if case.quick else pytest.param(name, marks=pytest.mark.soak) for name, case in CASES.items()]
 Reports = dict[str, Report]
 
 
-@pytest.fixture(scope="module")
-def going(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Reports]]]:
-    """The faults of this session, each in every place, on their way in threads."""
-    chosen = [item.callspec.params["name"] for item in request.session.items if item.name.startswith("test_fault[")]
-    pool = ThreadPoolExecutor(AT_ONCE)
-    try:
-        yield {name: pool.submit(run_everywhere, name, QUICK) for name in chosen}
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_fault(name: str, going: dict[str, Future[Reports]]) -> None:
-    check(going[name].result())
-
-
-def run_everywhere(name: str, scale: Scale) -> Reports:
-    return asyncio.run(everywhere(name, scale))
+async def test_fault(name: str) -> None:
+    check(await everywhere(name, QUICK))
 
 
 async def everywhere(name: str, scale: Scale) -> Reports:

@@ -118,6 +118,10 @@ def test_fields_of_the_wrong_type_do_not_hide_a_result():
         (b"\xff", None),
         (MARK, None),
         (MARK + b"application/zstd\x00x", None),
+        (b"\x80\x04", None),
+        (b"\x80\x04\x8c\x06status\x8c\x04", None),
+        (b"\x86\xa6status\xa7SUCC", "SUCC"),
+        (b"children: null\n", None),
     ],
 )
 def test_status_of(data, status):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from aioretryq import ConfigError, Settings, TaskQueue
 from aioretryq.calling import CallOptions, compose
-from aioretryq.routing import NO_ROUTE, Route, check_routes, route
+from aioretryq.message import Binding
+from aioretryq.routing import NO_ROUTE, Route, check_routes, route, targets, topic_matches
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from aioretryq.routing import NO_ROUTE, Route, check_routes, route
         ({"app.mail.send": "mail"}, Route("mail")),
         ({"app.mail.send": {"queue": "mail", "priority": 3}}, Route("mail", 3)),
         ({"app.mail.send": {"priority": 9}}, Route(None, 9)),
-        ({"app.mail.send": {"routing_key": "mail"}}, Route("mail")),
+        ({"app.mail.send": {"routing_key": "mail"}}, Route(routing_key="mail")),
         ({"app.mail.*": "mail"}, Route("mail")),
         ({"app.*.send": "mail"}, Route("mail")),
         ({"app.pay.*": "pay", "*": "rest"}, Route("rest")),
@@ -103,3 +104,43 @@ def test_each_part_of_a_route_is_taken_where_it_is_given():
     settings.task_routes = {"t": {"priority": 9}}
     assert routed(settings, queue="explicit") == ("explicit", 9)
     assert routed(settings) == ("celery", 9)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "matches"),
+    [
+        ("", "", True),
+        ("", "a", False),
+        ("a", "", False),
+        ("#", "", True),
+        ("#", "a.b", True),
+        ("*", "", False),
+        ("*", "a", True),
+        ("*", "a.b", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a", False),
+        ("a.#", "a", True),
+        ("a.#", "a.b.c", True),
+        ("a.#", "ab", False),
+        ("#.b", "b", True),
+        ("#.b", "a.b.c", False),
+        ("a.#.b.*", "a.b.b.c", True),
+        ("*.#.*", "a", False),
+        ("a.b", "a.b", True),
+        ("#." * 30 + "x", "a." * 2000 + "b", False),
+    ],
+)
+def test_topics(pattern, key, matches):
+    assert topic_matches(pattern, key) is matches
+
+
+def test_targets_are_the_queues_each_once():
+    bindings = [
+        Binding("x", "topic", "a.*", "q2"),
+        Binding("x", "topic", "a.#", "q2"),
+        Binding("x", "topic", "#", "q1"),
+        Binding("x", "direct", "a.b", "q3"),
+        Binding("x", "direct", "a.#", "never"),
+    ]
+    assert targets(bindings, "a.b") == ["q1", "q2", "q3"]
+    assert targets([], "a.b") == []

@@ -355,7 +355,7 @@ IMPOSSIBLE = [
 ]
 
 
-@pytest.mark.parametrize("options", IMPOSSIBLE, ids=str)
+@pytest.mark.parametrize("options", IMPOSSIBLE, ids=lambda options: next(iter(options)))
 async def test_an_impossible_retry_is_a_failure_of_the_task(queue, worker, options):
     @queue.task(bind=True)
     async def work(self):

@@ -1,37 +1,41 @@
 -- Stores result documents and announces each on the channel named like its key, but never over a final state.
 -- KEYS  the results' keys
--- ARGV  for each result: time to live in milliseconds ('' for ever), document
--- Returns a text: 1 for each that was stored, else 0
+-- ARGV  for each result: time to live in milliseconds ('' for ever), document, and the SHA-1 of a stored value that
+--       the caller has read and knows not to be final ('' where it has read none)
+-- Returns a text: for each result 1 if it was stored, 0 if not, and 2 if it was not because only the caller can tell
+--       whether what is stored is final: it is pickled, compressed, or the like
 local FINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local stored = {}
 
-local function is_final(key)
+-- '1' to store, else what to answer
+local function may_store(key, judged)
   local head = redis.call('GETRANGE', key, 0, 63)
-  if head == '' then return false end
+  if head == '' then return '1' end
   -- Celery and aioretryq write the status first; anything else has to be parsed.
   local status = string.match(head, '^%s*{%s*"status"%s*:%s*"(%u+)"')
   if not status then
-    local readable, document = pcall(cjson.decode, redis.call('GET', key))
-    status = readable and type(document) == 'table' and document.status
+    local value = redis.call('GET', key)
+    if judged ~= '' and redis.sha1hex(value) == judged then return '1' end
+    local readable, document = pcall(cjson.decode, value)
+    if not readable or type(document) ~= 'table' then return '2' end
+    status = document.status
   end
-  return FINAL[status] or false
+  return FINAL[status] and '0' or '1'
 end
 
 -- A key of the wrong type must fail here, before anything was stored.
 for i = 1, #KEYS do redis.call('STRLEN', KEYS[i]) end
 
 for i, key in ipairs(KEYS) do
-  local life, document = ARGV[2 * i - 1], ARGV[2 * i]
-  if is_final(key) then
-    stored[i] = 0
-  else
+  local life, document = ARGV[3 * i - 2], ARGV[3 * i - 1]
+  stored[i] = may_store(key, ARGV[3 * i])
+  if stored[i] == '1' then
     if life == '' then
       redis.call('SET', key, document)
     else
       redis.call('SET', key, document, 'PX', life)
     end
     redis.call('PUBLISH', key, document)
-    stored[i] = 1
   end
 end
 return table.concat(stored)

@@ -1,0 +1,161 @@
+"""Workflows rewritten into the forms that are sent, and what is left of them when they fail. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from aioretryq.errors import ProtocolError
+from aioretryq.protocol.saferepr import saferepr
+from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, linked, merged_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OF_CHAIN = ("task_id", "group_id", "group_index", "chord", "link", "link_error", "root_id", "parent_id")
+"""Options of a chain that are not those of its first step."""
+
+
+def unrolled(members: Iterable[Node]) -> Iterable[Node]:
+    """The members of a group and of the groups in it; what is empty is none."""
+    for member in members:
+        if member.kind == GROUP:
+            yield from unrolled(member.steps)
+        elif member.kind != CHAIN or member.steps:
+            yield member
+
+
+def spliced(steps: Iterable[Node]) -> list[Node]:
+    """The steps of a chain and of the chains in it.
+
+    Groups of one are their member; empty ones are left out, unless there is nothing else.
+    """
+    flat: list[Node] = []
+    empty: list[Node] = []
+    for step in steps:
+        found = _only_member(step)
+        if found.kind == CHAIN:
+            flat += spliced(_with_first_arguments(found))
+        elif found.kind == GROUP and not any(True for _ in unrolled(found.steps)):
+            empty.append(found)
+        elif found.kind == CHORD and found.body is not None and _led_by_task(found.body):
+            flat += spliced(_unrolled_body(found))
+        else:
+            flat.append(found)
+    return flat or empty[-1:]
+
+
+def _only_member(node: Node) -> Node:
+    while node.kind == GROUP and len(node.steps) == 1:
+        node = merged_arguments(node.steps[0], node.args, {})
+    return node
+
+
+def _with_first_arguments(chain: Node) -> tuple[Node, ...]:
+    """The steps of a chain; its own arguments are for the first."""
+    if not chain.args or not chain.steps:
+        return chain.steps
+    return (merged_arguments(chain.steps[0], chain.args, {}), *chain.steps[1:])
+
+
+def _led_by_task(body: Node) -> bool:
+    return body.kind == CHAIN and bool(body.steps) and body.steps[0].kind != GROUP
+
+
+def _unrolled_body(chord: Node) -> list[Node]:
+    """A chord whose body is a chain, as a chord with the first step as its body, and the rest.
+
+    Every part of the header carries the body: the rest need not be copied so often.
+    """
+    assert chord.body is not None
+    chain, steps = chord.body, list(_with_first_arguments(chord.body))
+    for callback in listed(chain.options.get("link")):
+        steps[-1] = link(steps[-1], callback)
+    for errback in listed(chain.options.get("link_error")):
+        steps = [link_error(step, errback) for step in steps]
+    first = steps[0].with_options(**{n: value for n, value in chain.options.items() if n not in OF_CHAIN})
+    return [dataclasses.replace(chord, body=first), *steps[1:]]
+
+
+def link(node: Node, callback: dict[str, Any]) -> Node:
+    """With a callback for its result: of a group's first member (which then is not given the value), as in Celery."""
+    if node.kind == CHORD and node.body is not None:
+        return dataclasses.replace(node, body=link(node.body, callback))
+    if node.kind == GROUP and node.steps:
+        first = link(node.steps[0], {**callback, "immutable": True})
+        return dataclasses.replace(node, steps=(first, *node.steps[1:]))
+    return linked(node, "link", callback)
+
+
+def link_error(node: Node, errback: dict[str, Any]) -> Node:
+    if node.kind == GROUP:
+        return dataclasses.replace(node, steps=tuple(link_error(member, errback) for member in node.steps))
+    if node.kind == CHORD and node.body is not None:
+        header = tuple(link_error(member, errback) if member.kind == CHORD else member for member in node.steps)
+        return dataclasses.replace(node, steps=header, body=link_error(node.body, errback))
+    return linked(node, "link_error", errback)
+
+
+def body_link_error(body: Node, errback: dict[str, Any]) -> Node:
+    """An errback of a chord: a group as its body has its own, or each of its members gets it."""
+    if body.kind == GROUP and body.options.get("link_error") is None:
+        return link_error(body, errback)
+    return linked(body, "link_error", errback)
+
+
+def listed(value: Any) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(each, dict) for each in found):
+        raise ProtocolError(f"Signatures are objects, not {saferepr(value, 80)}.")
+    return found
+
+
+def _once(signatures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [found for n, found in enumerate(signatures) if found not in signatures[:n]]
+
+
+def failing(node: Node) -> list[Node]:
+    """The calls in a workflow that will never be made, with where they are in it: their waiters have to be told.
+
+    Only those that were given an id; the parts of a chord's header are no parts of it any more (no `chord`), for its
+    body is among them.
+    """
+    return [call for call in _failing(node, {}) if call.task_id is not None]
+
+
+def errbacks_of(node: Node) -> list[tuple[Node, list[dict[str, Any]]]]:
+    """Whom to tell of a body that cannot be called: (the call that counts as failed, its errbacks)."""
+    own = listed(node.options.get("link_error"))
+    if node.kind == GROUP:
+        found = [pair for member in unrolled(node.steps) for pair in errbacks_of(member)]
+        return [(call, _once([*errbacks, *own])) for call, errbacks in found]
+    if node.kind == CHORD and node.body is not None:
+        return [(call, _once([*own, *errbacks])) for call, errbacks in errbacks_of(node.body)]
+    if node.kind == CHAIN and node.steps:
+        # Of its first step those that are only its own: the chain's are linked to every step.
+        first = node.steps[0]
+        theirs = listed(first.options.get("link_error")) if first.kind == TASK else []
+        return [(node, own), (first, [errback for errback in theirs if errback not in own])]
+    return [(node, own)]
+
+
+def _failing(node: Node, inherited: dict[str, Any]) -> list[Node]:
+    """`inherited`: the chord that the last call in the node is a part of, unless it says so itself."""
+    place: dict[str, Any] = {
+        name: node.options[name] for name in ("chord", "group_id", "group_index") if name in node.options
+    }
+    place = {**inherited, **place} if "chord" in place or "chord" in inherited else {}
+    if node.kind == TASK:
+        return [node.with_options(**place)]
+    if node.kind == GROUP:
+        return [call for member in node.steps for call in _failing(member, place)]
+    if node.kind == CHAIN:
+        last = len(node.steps) - 1
+        return [call for n, step in enumerate(node.steps) for call in _failing(step, place if n == last else {})]
+    assert node.body is not None
+    header = [call for member in node.steps for call in _failing(member, {})]
+    for call in header:
+        call.options.pop("chord", None)
+    return [*header, *_failing(node.body, place)]

@@ -1,0 +1,256 @@
+"""`aioretryq inspect|control|status`: ask running workers, of both kinds, and tell them what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aioretryq.app import TaskQueue
+from aioretryq.cli.loading import load_queue
+from aioretryq.drivers.sqlite import path_of
+from aioretryq.errors import AioretryqError, did_you_mean
+from aioretryq.protocol.commands import BY_NAME, Command, Kind, arguments_of
+from aioretryq.protocol.control import jsonable
+from aioretryq.protocol.nodes import MATCHERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from aioretryq.control import Replies, Target
+
+NOBODY = 69
+"""Exit code when nobody has answered, as Celery's."""
+
+FAILED = 1
+"""Exit code when somebody has answered with an error."""
+
+APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def targeting(command: F) -> F:
+    """The options that choose the workers and how to wait for them."""
+    for option in (
+        click.option("--json", "-j", "as_json", is_flag=True, help="One JSON object: node -> reply."),
+        click.option("--timeout", "-t", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds."),
+        click.option("--matcher", type=click.Choice(MATCHERS), default="glob", show_default=True, help="For it."),
+        click.option("--pattern", "-p", help="Only nodes with such a name: 'web-*'."),
+        click.option("--destination", "-d", metavar="NODE,...", callback=_names, help="Only these nodes."),
+        click.option("--url", help="Broker URL, instead of the application's.  [default: AIORETRYQ_URL]"),
+        click.option("--app", "-A", metavar="APP:QUEUE", help="The application; may also be the first or last word."),
+    ):
+        command = option(command)
+    return command
+
+
+def _list_of(kind: Kind) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def show(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+        if not wanted:
+            return
+        commands = [command for command in BY_NAME.values() if command.kind == kind and command.visible]
+        for command in sorted(commands, key=lambda found: found.name):
+            click.echo(f"  {command.name} {command.signature}".ljust(44) + f" {command.help}")
+        ctx.exit()
+
+    return show
+
+
+def _listing(kind: Kind) -> Callable[[F], F]:
+    text = "Print the commands and end."
+    return click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_of(kind), help=text)
+
+
+WORDS = click.argument("words", metavar="[APP:QUEUE] COMMAND [ARGUMENT]...", nargs=-1, required=True)
+OWN = click.option("--own", is_flag=True, help="COMMAND is one of the workers' own, which is not known here.")
+
+
+@click.command("inspect")
+@WORDS
+@OWN
+@targeting
+@_listing("inspect")
+def inspect(words: tuple[str, ...], **options: Any) -> None:
+    """Ask running workers, of aioretryq and of Celery.
+
+    Ends as soon as all have answered. Exit code 69 when nobody has, 1 when one has answered with an error.
+    """
+    _run("inspect", words, **options)
+
+
+@click.command("control")
+@WORDS
+@OWN
+@targeting
+@_listing("control")
+def control(words: tuple[str, ...], **options: Any) -> None:
+    """Tell running workers, of aioretryq and of Celery, what to do.
+
+    An ARGUMENT is a word in the order of the signature (see --list), or name=value. Ends as soon as all have
+    answered. Exit code 69 when nobody has, 1 when one has answered with an error.
+    """
+    _run("control", words, **options)
+
+
+@click.command("status")
+@click.argument("words", metavar="[APP:QUEUE]", nargs=-1)
+@targeting
+def status(words: tuple[str, ...], *, app: str | None, url: str | None, as_json: bool, **target: Any) -> None:
+    """List the workers that answer. Exit code 69 when none does."""
+    app, rest = _application(app, words, url)
+    if rest:
+        raise click.UsageError(f"{rest[0]!r} is not an application; give it as package.module:attribute.")
+    replies = _ask(_queue(app, url), "ping", {}, _target(target))
+    if not as_json:
+        for node, reply in sorted(replies.items()):
+            click.echo(f"->  {node}: {_verdict(reply)[0]}")
+    _end(replies, as_json=as_json)
+
+
+def _run(
+    kind: Kind, words: Sequence[str], *, app: str | None, url: str | None, as_json: bool, own: bool, **target: Any
+) -> None:
+    app, rest = _application(app, words, url)
+    if not rest:
+        raise click.UsageError(f"Give a COMMAND; `aioretryq {kind} --list` prints them.")
+    queue = _queue(app, url)
+    command = _command(kind, rest[0], queue, own=own)
+    try:
+        arguments = _any_arguments(rest[1:]) if command is None else arguments_of(command, list(rest[1:]))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    replies = _ask(queue, rest[0], arguments, _target(target))
+    if not as_json:
+        for node, reply in sorted(replies.items()):
+            verdict, text = _verdict(reply)
+            click.echo(f"->  {node}: {verdict}\n{textwrap.indent(text, ' ' * 8)}")
+    _end(replies, as_json=as_json)
+
+
+# -- what is meant
+
+
+def _application(app: str | None, words: Sequence[str], url: str | None) -> tuple[str | None, Sequence[str]]:
+    """The application, from the option or among the words, and the other words."""
+    if app is not None or not words:
+        return app, words
+    if APP.fullmatch(words[0]):
+        return words[0], words[1:]
+    if url is None and APP.fullmatch(words[-1]):
+        return words[-1], words[:-1]
+    return None, words
+
+
+def _queue(app: str | None, url: str | None) -> TaskQueue:
+    """The application's queue, else one that only has the settings of the environment."""
+    try:
+        queue = TaskQueue() if app is None else load_queue(app)
+        if url is not None:
+            queue.conf.broker_url = url
+        scheme = queue.broker_url.partition("://")[0].lower()
+        if scheme == "memory":
+            raise click.UsageError(
+                "Workers of memory:// hear only their own process, with queue.control. Name another broker with "
+                "--url, AIORETRYQ_URL or APP:QUEUE."
+            )
+        if scheme == "sqlite" and not Path(path_of(queue.broker_url)).exists():
+            raise click.UsageError(
+                f"There is no file {path_of(queue.broker_url)!r}. Name the broker with --url, AIORETRYQ_URL or "
+                "APP:QUEUE."
+            )
+    except AioretryqError as error:
+        raise click.UsageError(str(error)) from error
+    return queue
+
+
+def _command(kind: Kind, name: str, queue: TaskQueue, *, own: bool) -> Command | None:
+    """What is known of a command; None for one of the workers' own."""
+    custom = queue.commands.found.get(name)
+    found = custom.described if custom is not None else BY_NAME.get(name)
+    if found is None and own:
+        return None
+    if found is None:
+        known = [command.name for command in BY_NAME.values() if command.kind == kind]
+        raise click.UsageError(
+            f"There is no command {name!r}.{did_you_mean(name, known)} `aioretryq {kind} --list` prints them all; "
+            "name APP:QUEUE for those of an application, or use --own."
+        )
+    if found.kind != kind:
+        raise click.UsageError(f"{name} is used with `aioretryq {found.kind}`.")
+    return found
+
+
+def _any_arguments(words: Sequence[str]) -> dict[str, Any]:
+    arguments = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"An argument of an --own command is name=value, not {word!r}.")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
+def _target(options: Mapping[str, Any]) -> Target:
+    return {
+        "destination": options["destination"],
+        "pattern": options["pattern"],
+        "matcher": options["matcher"],
+        "timeout": options["timeout"],
+    }
+
+
+def _ask(queue: TaskQueue, method: str, arguments: dict[str, Any], target: Target) -> Replies:
+    async def ask() -> Replies:
+        async with queue:
+            return await queue.control.call(method, arguments, **target)
+
+    try:
+        return asyncio.run(ask())
+    except TypeError as error:  # an argument that does not fit
+        raise click.UsageError(f"{method}: {error}") from error
+    except AioretryqError as error:
+        raise click.ClickException(str(error)) from error
+
+
+# -- what was said
+
+
+def _verdict(reply: Any) -> tuple[str, str]:
+    """OK or ERROR, and the rest as text."""
+    if isinstance(reply, dict) and "error" in reply:
+        return "ERROR", str(reply["error"])
+    if isinstance(reply, dict) and set(reply) == {"ok"}:
+        return "OK", str(reply["ok"])
+    if reply is None:
+        return "OK", ""
+    if isinstance(reply, list):
+        return "OK", "\n".join(f"* {each if isinstance(each, str) else _json(each)}" for each in reply) or "- empty -"
+    return "OK", reply if isinstance(reply, str) else _json(reply)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(jsonable(value), indent=4, default=str)
+
+
+def _end(replies: Replies, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(jsonable(replies), default=str))
+    if not replies:
+        click.echo("No node has answered in time.", err=True)
+        raise SystemExit(NOBODY)
+    if not as_json:
+        click.echo(f"\n{len(replies)} {'node' if len(replies) == 1 else 'nodes'} online.")
+    if any(_verdict(reply)[0] == "ERROR" for reply in replies.values()):
+        raise SystemExit(FAILED)

@@ -1,0 +1,339 @@
+"""Remote control, as clients use it: ask running workers, of both kinds, and tell them what to do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from uuid import uuid4
+
+import anyio
+
+from aioretryq.calling import ORIGIN
+from aioretryq.errors import ProtocolError
+from aioretryq.protocol.control import Address, Request, decode_reply, encode_request, form_for, reply_exchange
+from aioretryq.protocol.nodes import matches
+from aioretryq.revoking import ids_of, keep_revoked, keep_stamps, stamps_of, store_revoked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aioretryq.app import TaskQueue
+    from aioretryq.brokers.base import BusListener
+    from aioretryq.protocol.control import Form
+
+logger = logging.getLogger("aioretryq")
+
+INBOX_TTL = 10.0
+"""Seconds for which the place for replies outlives a client that dies."""
+
+Replies = dict[str, Any]
+"""What each node said, by its name."""
+
+
+class Target(TypedDict, total=False):
+    """Whom a request is for, and how long to wait.
+
+    `destination`: names of nodes; `pattern`: a glob over them, or with `matcher="pcre"` a regular expression; without
+    both everybody is meant. `timeout` (seconds, 1): for all replies together. `limit`: so many replies are enough.
+    `reply=False` does not wait for any.
+    """
+
+    destination: Sequence[str] | str | None
+    pattern: str | None
+    matcher: str | None
+    timeout: float
+    limit: int | None
+    reply: bool
+
+
+class RemoteControl:
+    """`queue.control`. Every method returns what each node said, by its name.
+
+    It returns as soon as all who heard the request have answered, at the latest after `timeout` seconds. On Redis the
+    server says how many heard it, workers of Celery included.
+    """
+
+    def __init__(self, queue: TaskQueue) -> None:
+        self._queue = queue
+
+    def inspect(self, **target: Unpack[Target]) -> Inspect:
+        """Questions: `await queue.control.inspect().active()`."""
+        return Inspect(self, target)
+
+    async def broadcast(
+        self, method: str, arguments: Mapping[str, Any] | None = None, **target: Unpack[Target]
+    ) -> Replies:
+        """Any command, by its name. Raises ProtocolError for a pattern that cannot be used, BrokerUnavailable."""
+        return await self._broadcast(method, dict(arguments or {}), target, durable=False)
+
+    async def call(self, method: str, arguments: Mapping[str, Any], **target: Unpack[Target]) -> Replies:
+        """As `broadcast`; what revokes tasks is kept for workers that start later, too."""
+        given = dict(arguments)
+        if method in ("revoke", "terminate"):
+            task_id = given.pop("task_id", ())
+            return await self._revoke(method, task_id, given, target)
+        if method == "revoke_by_stamped_headers":
+            headers = given.pop("headers", {})
+            return await self.revoke_by_stamped_headers(headers, terminate=bool(given.get("terminate")), **target)
+        return await self._broadcast(method, given, target, durable=False)
+
+    # -- commands
+
+    async def ping(self, **target: Unpack[Target]) -> Replies:
+        """Who is there: `{node: {"ok": "pong"}}`."""
+        return await self.broadcast("ping", **target)
+
+    async def revoke(
+        self,
+        task_id: str | Sequence[str],
+        *,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+        **target: Unpack[Target],
+    ) -> Replies:
+        """These tasks are not to run; `terminate` also stops those that do.
+
+        Workers that start within a day still honour it. Only when nodes are chosen (`destination`, `pattern`) it is
+        not kept: then these alone hear it.
+        """
+        return await self._revoke("revoke", task_id, {"terminate": terminate, "signal": signal}, target)
+
+    async def terminate(
+        self, task_id: str | Sequence[str], signal: str = "SIGTERM", **target: Unpack[Target]
+    ) -> Replies:
+        """`revoke` with `terminate`."""
+        return await self._revoke("terminate", task_id, {"signal": signal}, target)
+
+    async def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any] | Sequence[str],
+        *,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+        **target: Unpack[Target],
+    ) -> Replies:
+        """Tasks with one of these stamps are not to run: `{"name": ["value", ...]}`. Kept as `revoke` is."""
+        stamps = stamps_of(headers)
+        kept = not _chosen(target)
+        if kept:
+            await keep_stamps(self._queue, stamps, terminate=terminate)
+        arguments = {"headers": stamps, "terminate": terminate, "signal": signal}
+        return await self._broadcast("revoke_by_stamped_headers", arguments, target, durable=kept)
+
+    async def rate_limit(self, task_name: str, rate_limit: str | float | None, **target: Unpack[Target]) -> Replies:
+        """How often a task may start in each worker: `10/s`, `100/m`, `5/h`; 0 for no limit."""
+        return await self.broadcast("rate_limit", {"task_name": task_name, "rate_limit": rate_limit}, **target)
+
+    async def time_limit(
+        self, task_name: str, soft: float | None = None, hard: float | None = None, **target: Unpack[Target]
+    ) -> Replies:
+        """Time limits of all runs of a task that begin from now on."""
+        return await self.broadcast("time_limit", {"task_name": task_name, "soft": soft, "hard": hard}, **target)
+
+    async def add_consumer(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        exchange_type: str = "direct",
+        routing_key: str | None = None,
+        **target: Unpack[Target],
+    ) -> Replies:
+        """Take messages from that queue, too; until the worker ends."""
+        arguments = {
+            "queue": queue,
+            "exchange": exchange,
+            "exchange_type": exchange_type,
+            "routing_key": routing_key,
+        }
+        return await self.broadcast("add_consumer", arguments, **target)
+
+    async def cancel_consumer(self, queue: str, **target: Unpack[Target]) -> Replies:
+        """Take nothing more from that queue."""
+        return await self.broadcast("cancel_consumer", {"queue": queue}, **target)
+
+    async def enable_events(self, **target: Unpack[Target]) -> Replies:
+        """Send events of tasks."""
+        return await self.broadcast("enable_events", **target)
+
+    async def disable_events(self, **target: Unpack[Target]) -> Replies:
+        """Send no more events of tasks."""
+        return await self.broadcast("disable_events", **target)
+
+    async def heartbeat(self, **target: Unpack[Target]) -> Replies:
+        """Send a heartbeat event at once."""
+        return await self.broadcast("heartbeat", **target)
+
+    async def pool_grow(self, n: int = 1, **target: Unpack[Target]) -> Replies:
+        """Run so many more tasks at once."""
+        return await self.broadcast("pool_grow", {"n": n}, **target)
+
+    async def pool_shrink(self, n: int = 1, **target: Unpack[Target]) -> Replies:
+        """Run so many fewer tasks at once, at least one."""
+        return await self.broadcast("pool_shrink", {"n": n}, **target)
+
+    async def autoscale(self, max: int, min: int | None = None, **target: Unpack[Target]) -> Replies:
+        """Run at most `max` tasks at once."""
+        return await self.broadcast("autoscale", {"max": max, "min": min}, **target)
+
+    async def pool_restart(self, **target: Unpack[Target]) -> Replies:
+        """Of Celery's workers, where they allow it; ours say that they have none."""
+        return await self.broadcast("pool_restart", **target)
+
+    async def shutdown(self, **target: Unpack[Target]) -> Replies:
+        """Stop them gracefully. Workers of Celery do not answer."""
+        return await self.broadcast("shutdown", **target)
+
+    # -- how
+
+    async def _revoke(
+        self, method: str, task_id: str | Sequence[str], arguments: dict[str, Any], target: Target
+    ) -> Replies:
+        ids = ids_of(task_id)
+        kept = not _chosen(target)
+        if kept:
+            terminate = method == "terminate" or bool(arguments.get("terminate"))
+            await keep_revoked(self._queue, ids, terminate=terminate)
+            await store_revoked(self._queue, ids, terminate=terminate)
+        return await self._broadcast(method, {**arguments, "task_id": ids}, target, durable=kept)
+
+    async def _broadcast(self, method: str, arguments: dict[str, Any], target: Target, *, durable: bool) -> Replies:
+        queue = self._queue
+        namespace, form, bus = queue.conf.control_exchange, form_for(queue.conf), queue.broker.bus()
+        timeout = target.get("timeout", 1.0)
+        oid = str(uuid4()) if target.get("reply", True) else None
+        named = target.get("destination")
+        destination = ((named,) if isinstance(named, str) else tuple(named)) if named else None
+        if pattern := target.get("pattern"):
+            matches("", pattern, target.get("matcher"))  # a wrong one is an error here, not silence
+        request = Request(
+            method=method,
+            arguments=arguments,
+            destination=destination,
+            pattern=pattern,
+            matcher=(target.get("matcher") or "glob") if pattern else None,
+            ticket=oid,
+            reply_to=None if oid is None else Address(reply_exchange(namespace), oid),
+            clock=queue.clock.forward(),
+            expires=time.time() + timeout,
+            durable=durable,
+            origin=ORIGIN,
+        )
+        message = encode_request(request, namespace, form)
+        if oid is None:
+            await bus.publish([message])
+            return {}
+        replies = _Collected(queue, form, oid)
+        async with bus.inbox(reply_exchange(namespace), oid, ttl=timeout + INBOX_TTL) as inbox:
+            heard = (await bus.publish([message]))[0]
+            wanted = heard if destination is None else min(heard, len(set(destination)))
+            with anyio.move_on_after(timeout):
+                await replies.collect(inbox, min(wanted, target.get("limit") or wanted))
+        return replies.found
+
+
+def _chosen(target: Target) -> bool:
+    return bool(target.get("destination") or target.get("pattern"))
+
+
+class _Collected:
+    """The replies to one request."""
+
+    def __init__(self, queue: TaskQueue, form: Form, ticket: str) -> None:
+        self.found: Replies = {}
+        self._queue = queue
+        self._form = form
+        self._ticket = ticket
+
+    async def collect(self, inbox: BusListener, wanted: int) -> None:
+        count = 0
+        while count < wanted:
+            for message in await inbox.receive():
+                count += self._take(message.body)
+
+    def _take(self, body: bytes) -> bool:
+        try:
+            reply = decode_reply(body, self._form)
+        except ProtocolError as error:
+            logger.warning("Somebody has sent what is no reply: %s", error)
+            return False
+        self._queue.clock.adjust(reply.clock)
+        if reply.ticket not in (None, self._ticket):
+            return False
+        self.found.update(reply.answers)
+        return True
+
+
+class Inspect:
+    """Questions to workers; they change nothing there. See `RemoteControl.inspect`."""
+
+    def __init__(self, control: RemoteControl, target: Target) -> None:
+        self._control = control
+        self._target = target
+
+    async def _ask(self, method: str, **arguments: Any) -> Replies:
+        return await self._control.broadcast(method, arguments, **self._target)
+
+    async def ping(self) -> Replies:
+        """Who is there."""
+        return await self._ask("ping")
+
+    async def active(self, *, safe: bool = False) -> Replies:
+        """Tasks that run now; with `safe` their arguments are texts."""
+        return await self._ask("active", safe=safe)
+
+    async def reserved(self) -> Replies:
+        """Tasks that were taken and have not begun."""
+        return await self._ask("reserved")
+
+    async def scheduled(self) -> Replies:
+        """Tasks that wait for their time: at ours those that this worker has left with the broker."""
+        return await self._ask("scheduled")
+
+    async def revoked(self) -> Replies:
+        """Ids of tasks that are not to run."""
+        return await self._ask("revoked")
+
+    async def registered(self, *options: str, builtins: bool = False) -> Replies:
+        """Names of tasks, each with these options of it (`max_retries`, ...)."""
+        return await self._ask("registered", taskinfoitems=list(options), builtins=builtins)
+
+    async def active_queues(self) -> Replies:
+        """Queues that messages are taken from."""
+        return await self._ask("active_queues")
+
+    async def stats(self) -> Replies:
+        """Counters, pool, broker, resources."""
+        return await self._ask("stats")
+
+    async def conf(self, *, with_defaults: bool = False) -> Replies:
+        """Settings; secrets are masked."""
+        return await self._ask("conf", with_defaults=with_defaults)
+
+    async def query_task(self, *ids: str) -> Replies:
+        """`{node: {id: [state, info]}}` of those tasks that a node has."""
+        return await self._ask("query_task", ids=list(ids))
+
+    async def report(self) -> Replies:
+        """Versions and settings, for bug reports."""
+        return await self._ask("report")
+
+    async def clock(self) -> Replies:
+        """The logical clock."""
+        return await self._ask("clock")
+
+    async def hello(self, from_node: str, revoked: Sequence[str] | None = None) -> Replies:
+        """Tell which tasks are revoked, and be told."""
+        return await self._ask("hello", from_node=from_node, revoked=list(revoked or ()))
+
+    async def memsample(self) -> Replies:
+        """Memory in use now."""
+        return await self._ask("memsample")
+
+    async def memdump(self, samples: int = 10) -> Replies:
+        """The samples so far."""
+        return await self._ask("memdump", samples=samples)
+
+    async def objgraph(self, type: str = "Request", num: int = 200, max_depth: int = 10) -> Replies:
+        """A graph of objects, as a file where the worker is; workers of Celery only."""
+        return await self._ask("objgraph", type=type, num=num, max_depth=max_depth)

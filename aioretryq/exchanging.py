@@ -1,0 +1,104 @@
+"""Sending to exchanges: a copy for each queue that is bound, or a broadcast to all who listen."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_OID, uuid5
+
+from aioretryq.errors import BrokerError
+from aioretryq.message import Broadcast, Outgoing
+from aioretryq.queues import FANOUT
+from aioretryq.routing import targets
+from aioretryq.topology import BROADCAST_PREFIX, topology_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aioretryq.brokers.base import Broker
+    from aioretryq.config import Settings
+    from aioretryq.message import TaskMessage
+
+logger = logging.getLogger("aioretryq")
+
+
+@dataclass(frozen=True, slots=True)
+class ToExchange(Outgoing):
+    """On its way to an exchange: `queue` is the routing key. A broker cannot send it, `Exchanging` makes it ready."""
+
+    exchange: str = ""
+    kind: str = ""
+
+
+def outgoing(message: TaskMessage, body: bytes, tag: str) -> Outgoing:
+    """The message as it is sent; `body` is what `encode_task` made of it, with the same tag."""
+    if not message.exchange:
+        return Outgoing(message.routing_key, body, tag, message.priority)
+    return ToExchange(
+        message.routing_key, body, tag, message.priority, exchange=message.exchange, kind=message.exchange_type
+    )
+
+
+class Exchanging:
+    """Finds out who gets what is sent to an exchange."""
+
+    def __init__(self, broker: Broker, settings: Settings) -> None:
+        self._broker = broker
+        self._settings = settings
+
+    async def ready(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        """What the broker is to send. Broadcasts have been published when this returns.
+
+        BrokerError where no queue is bound. May be called again with the same messages.
+        """
+        if not any(isinstance(message, ToExchange) for message in messages):
+            return list(messages)  # nearly always: no round trip
+        made: list[Outgoing] = []
+        published: list[ToExchange] = []
+        for message in messages:
+            if not isinstance(message, ToExchange):
+                made.append(message)
+            elif (queues := await self._queues(message)) is None:
+                published.append(message)
+            else:
+                made += [_copy(message, queue) for queue in queues]
+        if published:
+            await self._publish(published)
+        return made
+
+    async def _queues(self, message: ToExchange) -> list[str] | None:
+        """None for a fanout exchange."""
+        if message.kind == FANOUT:
+            return None
+        declared = [b for b in topology_of(self._settings).bindings() if b.exchange == message.exchange]
+        if declared:
+            await self._broker.bind(declared)
+        bound = await self._broker.bindings(message.exchange)
+        queues = targets(bound, message.queue)
+        if bound and all(binding.queue.startswith(BROADCAST_PREFIX) for binding in bound):
+            # Who sends has not been told that this is a fanout exchange; those who listen there have said so.
+            return None
+        if not queues:
+            raise BrokerError(
+                f"No queue is bound to exchange {message.exchange!r} with a routing key that fits {message.queue!r}. "
+                "Declare one in task_queues, or start the worker that does; a fanout exchange is declared with "
+                "Broadcast(name)."
+            )
+        return queues
+
+    async def _publish(self, messages: Iterable[ToExchange]) -> None:
+        broadcasts = [Broadcast(message.exchange, message.queue, message.body) for message in messages]
+        for broadcast, count in zip(broadcasts, await self._broker.bus().publish(broadcasts), strict=True):
+            if not count:
+                logger.info("Nobody listens to the fanout exchange %s: a message is gone", broadcast.exchange)
+
+
+def _copy(message: ToExchange, queue: str) -> Outgoing:
+    # Each copy has a tag of its own, in the message too: with one tag, consumers of two queues would acknowledge each
+    # other's copy. It is the same whenever this message is sent again.
+    tag = str(uuid5(NAMESPACE_OID, f"{message.tag} {queue}"))
+    body = message.body.replace(message.tag.encode(), tag.encode())
+    return Outgoing(
+        queue, body, tag, message.priority, message.due, message.offered, message.deliveries, message.interruptions
+    )

@@ -1,0 +1,155 @@
+"""Every backend counts the parts of chords by the same rules; in Redis a Celery worker counts along."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from typing import ClassVar
+
+import pytest
+import redis
+from celery import Celery, states
+from celery.app.task import Context
+
+from aioretryq.backends.disabled import DisabledBackend
+from aioretryq.backends.memory import MemoryBackend
+from aioretryq.backends.redis import RedisBackend
+from aioretryq.config import Settings
+from aioretryq.errors import BackendError, ConfigError
+from aioretryq.message import ChordClaim, ChordOpening
+from contracts.chord_contract import ChordContract, part
+from contracts.shifted_clock import ShiftedClock
+from contracts.sqlite_world import SQLiteWorld
+
+
+class MemoryWorld(ShiftedClock):
+    def __init__(self, stack):
+        super().__init__()
+        self._stack = stack
+        self._name = uuid.uuid4().hex
+
+    async def connect(self):
+        return await self._stack.enter_async_context(MemoryBackend(self._name, clock=self))
+
+
+class FileWorld(SQLiteWorld):
+    connect = SQLiteWorld.backend
+
+
+class RedisWorld:
+    """The server deletes what has expired: to let time pass, everything is given less to live."""
+
+    options: ClassVar[dict] = {}
+
+    def __init__(self, stack, url):
+        self._stack = stack
+        self._url = url
+
+    async def connect(self):
+        settings = Settings()
+        settings.update({"result_backend_transport_options": self.options})
+        return await self._stack.enter_async_context(RedisBackend(self._url, settings))
+
+    async def advance(self, seconds):
+        with redis.Redis.from_url(self._url) as client:
+            for key in client.scan_iter():
+                if (left := client.pttl(key)) >= 0:
+                    client.pexpire(key, max(0, left - int(seconds * 1000)))
+
+
+class TestMemory(ChordContract):
+    @pytest.fixture
+    async def world(self):
+        async with contextlib.AsyncExitStack() as stack:
+            yield MemoryWorld(stack)
+
+
+class TestSQLite(ChordContract):
+    @pytest.fixture
+    async def world(self, tmp_path):
+        async with contextlib.AsyncExitStack() as stack:
+            yield FileWorld(stack, tmp_path)
+
+
+class TestRedis(ChordContract):
+    @pytest.fixture
+    async def world(self, redis_url):
+        async with contextlib.AsyncExitStack() as stack:
+            yield RedisWorld(stack, redis_url)
+
+    async def test_a_key_of_another_program_is_an_error_and_nothing_is_counted(self, backend, redis_url):
+        with redis.Redis.from_url(redis_url) as client:
+            client.set("celery-taskset-meta-h.j", "mine")
+            with pytest.raises(BackendError):
+                await backend.count_parts([part(0), part(0, chord="h")])
+            assert client.keys("celery-taskset-meta-g*") == []
+
+
+class TestCelerysKeys:
+    """The keys and values of Celery 5.7 (tests/golden; celery/backends/redis.py)."""
+
+    @pytest.fixture
+    async def backend(self, redis_url):
+        async with RedisBackend(redis_url, Settings()) as backend:
+            yield backend
+
+    @pytest.fixture
+    def server(self, redis_url):
+        with redis.Redis.from_url(redis_url) as client:
+            yield client
+
+    @pytest.fixture
+    def celery(self, redis_url):
+        """Its backend: counts a part as its worker does, and would send the body."""
+        app = Celery("counting", broker=redis_url, backend=redis_url, set_as_current=False)
+        yield app.backend
+        app.backend.client.connection_pool.disconnect()
+        app.close()
+
+    async def test_what_is_kept(self, backend, server):
+        await backend.open_chords([ChordOpening("g", 2, 100)])
+        await backend.count_parts([part(0), part(1)])
+        prefix = "celery-taskset-meta-g"
+        assert server.get(f"{prefix}.s") == b"2"
+        assert server.zrange(f"{prefix}.j", 0, -1, withscores=True) == [(b"r0", 0.0), (b"r1", 1.0)]
+        assert {b"t0:0", b"t1:1"} < server.smembers(f"{prefix}.d")
+        assert server.get(f"{prefix}.c") == b"by-t1"
+        assert all(98 <= server.ttl(f"{prefix}{kind}") <= 100 for kind in (".s", ".j", ".d"))
+        assert 4 <= server.ttl(f"{prefix}.c") <= 6
+        await backend.close_chords([ChordClaim("g", "by-t1")])
+        assert server.keys(f"{prefix}*") == [f"{prefix}.c".encode()]
+        assert server.get(f"{prefix}.c") == b"done"
+        assert 298 <= server.ttl(f"{prefix}.c") <= 300
+
+    async def test_without_order(self, redis_url, server):
+        settings = Settings()
+        settings.update({"result_backend_transport_options": {"result_chord_ordered": False}})
+        async with RedisBackend(redis_url, settings) as backend:
+            await backend.open_chords([ChordOpening("g", 2, 100)])
+            assert await backend.count_parts([part(1), part(0)]) == [False, True]
+            assert await backend.chord_parts("g") == [b"r1", b"r0"]
+        assert server.lrange("celery-taskset-meta-g.j", 0, -1) == [b"r1", b"r0"]
+
+    async def test_parts_added_later_are_waited_for(self, backend, server):
+        await backend.open_chords([ChordOpening("g", 1, 100)])
+        server.incr("celery-taskset-meta-g.t")  # Celery's add_to_chord
+        assert await backend.count_parts([part(0), part(1)]) == [False, True]
+
+    async def test_both_count_one_header(self, backend, celery, server):
+        celery.set_chord_size("g", 3)
+        request = Context(id="t0", group="g", group_index=0, chord={"task": "w.body"})
+        celery.on_chord_part_return(request, states.SUCCESS, "from celery")
+        celery.on_chord_part_return(request, states.SUCCESS, "again")
+        assert await backend.count_parts([part(1), part(0), part(2)]) == [False, False, True]
+        first, *_ = await backend.chord_parts("g")
+        assert json.loads(first) == [1, "t0", "SUCCESS", "from celery"]
+        assert celery.on_chord_part_return(request, states.SUCCESS, "a third time") is None
+        assert server.llen("celery") == 0, "the body is ours to send"
+
+
+async def test_without_a_backend_there_are_no_chords():
+    async with DisabledBackend() as backend:
+        assert await backend.count_parts([part(0)]) == [False]
+        with pytest.raises(ConfigError, match="result_backend="):
+            await backend.open_chords([ChordOpening("g", 1, None)])

@@ -1,0 +1,145 @@
+"""Workers that die at every step of what follows: it goes on, and nothing is sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+
+import pytest
+from canvas.composing import s, written
+from celery import chord, group
+
+from aioretryq import ChordError, Worker
+from aioretryq.canvas_sending import send_signature
+from queues import soon, until
+
+LEASE = 0.3
+
+
+class Death:
+    """A worker that dies the moment an operation of its backend or broker is done, before it hears of that."""
+
+    def __init__(self, queue, operation, number=1):
+        self._owner = queue.results.backend if hasattr(queue.results.backend, operation) else queue.broker
+        self._operation = operation
+        self._numbers = itertools.count(1)
+        self._number = number
+        self.come = asyncio.Event()
+        self.victim = None
+
+    def _matters(self, batch):
+        return self._operation != "finish" or any(finish.send for finish in batch)
+
+    async def __aenter__(self):
+        real = getattr(self._owner, self._operation)
+
+        async def dying(*args):
+            answer = await real(*args)
+            if self._matters(args[0]) and args[0] and next(self._numbers) == self._number:
+                self.come.set()
+                self.victim.cancel()  # nothing is settled any more, its messages come back by their leases
+                await asyncio.Event().wait()
+            return answer
+
+        setattr(self._owner, self._operation, dying)
+        return self
+
+    async def __aexit__(self, *exc_info):
+        delattr(self._owner, self._operation)
+
+
+@pytest.fixture(autouse=True)
+def short_lease(monkeypatch):
+    monkeypatch.setenv("AIORETRYQ_LEASE", str(LEASE))
+
+
+async def survive(queue, operation, number=1):
+    """One worker dies; the next one goes on."""
+    async with Death(queue, operation, number) as death:
+        death.victim = asyncio.create_task(Worker(queue).run())
+        await soon(death.come.wait())
+        await asyncio.wait([death.victim])
+    return Worker(queue).running()
+
+
+async def quiet(queue):
+    """Until nothing is left to do."""
+    async with asyncio.timeout(20):
+        while (await queue.broker.depth(["celery"]))["celery"] or await queue.broker.recover():
+            await asyncio.sleep(0.01)
+    last = await queue.send_task("w.add", [1])
+    assert await soon(last.get()) == 1
+
+
+@pytest.mark.parametrize("operation", ["store", "finish"])
+async def test_callbacks_and_chains(queue, calls, operation):
+    first = s("add", 1, 1)
+    first.link(s("note", "callback"))
+    handle = await send_signature(queue, written(first | s("note", "step") | s("add", 5)))
+    async with await survive(queue, operation):
+        assert await soon(queue.AsyncResult(handle.id).get()) == 7
+        await until(lambda: len(calls) >= 2)
+        await quiet(queue)
+    assert sorted(calls) == [("note", 2, "callback"), ("note", 2, "step")]
+
+
+@pytest.mark.parametrize(
+    ("operation", "number"),
+    [("open_chords", 1), ("store", 2), ("count_parts", 1), ("count_parts", 2), ("hold_chords", 1), ("finish", 2)],
+)
+async def test_chords(queue, calls, operation, number):
+    """Opened by the step before; of the parts the one that dies may be the last one, or not."""
+    steps = s("add", 1, 1) | group(s("add", 1), s("flaky", 0)) | s("note", "body")
+    handle = await send_signature(queue, written(steps))
+    async with await survive(queue, operation, number):
+        assert await soon(queue.AsyncResult(handle.id).get()) == [3, 2]
+        await quiet(queue)
+    assert calls == [("note", [3, 2], "body")]
+
+
+async def test_after_the_body_was_sent(queue, calls):
+    """The chord was not closed any more, and a part comes back that was counted: the body is not sent again."""
+    handle = await send_signature(queue, written(chord([s("add", 1), s("add", 2)], s("note"))))
+    async with await survive(queue, "close_chords"):
+        assert await soon(queue.AsyncResult(handle.id).get()) == [1, 2]
+        gid = handle.parent.id
+        again = [handle.parent.members[0].id, "w.add", [1]]
+        chord_again = written(s("note", task_id=handle.id, group_id=gid))
+        result = await queue.send_task(
+            again[1], again[2], task_id=again[0], group_id=gid, group_index=0, chord=chord_again
+        )
+        assert await soon(result.get()) == 1
+        await quiet(queue)
+    assert calls == [("note", [1, 2])]
+
+
+@pytest.mark.parametrize("operation", ["count_parts", "hold_chords", "finish"])
+async def test_chords_that_fail(queue, calls, operation):
+    body = s("note", task_id="B", link_error=[written(s("told_id"))])
+    await send_signature(queue, written(chord([s("fail", task_id="F")], body)))
+    async with await survive(queue, operation):
+        with pytest.raises(ChordError, match=re.escape("Dependency F raised ValueError('broken')")):
+            await soon(queue.AsyncResult("B").get())
+        await until(lambda: bool(calls))
+        await quiet(queue)
+    assert calls == [("told_id", "B")]
+
+
+async def test_errbacks_that_are_called_may_be_called_again(queue, calls):
+    """What was called cannot be taken back: at least once. What is sent is sent once."""
+    failing = s("fail", task_id="F")
+    failing.link_error(s("told"))
+    failing.link_error(s("told_id"))
+    await send_signature(queue, written(failing))
+    async with await survive(queue, "finish"):
+        await until(lambda: ("told_id", "F") in calls)
+        await quiet(queue)
+    assert calls.count(("told_id", "F")) == 1
+    assert calls.count(("told", "F", "ValueError", "broken")) == 1, "finish was carried out: it is not called again"
+    calls.clear()
+    failing.set(task_id="G")
+    await send_signature(queue, written(failing))
+    async with await survive(queue, "store"):
+        await until(lambda: ("told_id", "G") in calls)
+    assert [call[0] for call in calls] == ["told", "told_id"]

@@ -1,0 +1,5 @@
+"""Queues on every broker."""
+
+from queues import url
+
+__all__ = ["url"]
