@@ -25,6 +25,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	sh tests/install_redis.sh $(BIN)/python
+	sh tests/install_browser.sh
 	$(BIN)/python -m pytest -m "not soak" $(AT_ONCE) $(PYTEST_ARGS)
 
 soak: $(VENV)/.test

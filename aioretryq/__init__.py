@@ -3,6 +3,7 @@
 from aioretryq.app import TaskQueue
 from aioretryq.config import Settings
 from aioretryq.context import Request, current_task
+from aioretryq.custom_commands import CommandState
 from aioretryq.dead import DeadLetters
 from aioretryq.dead_messages import DeadMessage
 from aioretryq.errors import (
@@ -59,6 +60,7 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailable",
     "ChordError",
+    "CommandState",
     "ConfigError",
     "ContentDisallowed",
     "DeadLetters",

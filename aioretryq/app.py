@@ -33,7 +33,8 @@ from aioretryq.exchanging import outgoing
 from aioretryq.group_result import GroupResult, result_from_tuple
 from aioretryq.protocol.clock import Clock
 from aioretryq.protocol.result import ResultDocument
-from aioretryq.protocol.task import encode_task
+from aioretryq.protocol.security import security_for
+from aioretryq.protocol.task import decode_task, encode_task
 from aioretryq.publishing import Terms
 from aioretryq.registration import NEWEST, SHARED, BoundDecorator, Decorator, make_task
 from aioretryq.result import AsyncResult
@@ -47,12 +48,12 @@ if TYPE_CHECKING:
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
     from aioretryq.context import Request
-    from aioretryq.custom_commands import Function
     from aioretryq.message import TaskMessage
     from aioretryq.task import AsyncTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound="Callable[..., Any]")
 
 logger = logging.getLogger("aioretryq")
 
@@ -192,7 +193,7 @@ class TaskQueue:
     ) -> AsyncResult[Any]:
         """Send a task by name; it need not be defined here.
 
-        Options: countdown or eta, expires, queue, priority, task_id, headers, ignore_result, serializer,
+        Options: countdown or eta, expires, queue, priority, task_id, headers, ignore_result, serializer, compression,
         shadow, time_limit, soft_time_limit, retry, retry_policy, timeout, wait, reply_to, root_id, parent_id.
 
         Raises PublishError when the broker has not confirmed it after the retries of `retry_policy`; with
@@ -266,7 +267,11 @@ class TaskQueue:
         """Ask running workers, of both kinds, and tell them what to do."""
         return RemoteControl(self)
 
-    def control_command(self, function: Function | None = None, /, **options: Any) -> Any:
+    @overload
+    def control_command(self, function: F, /) -> F: ...
+    @overload
+    def control_command(self, /, **options: Any) -> Callable[[F], F]: ...
+    def control_command(self, function: Any = None, /, **options: Any) -> Any:
         """Add a command that changes something to the remote control of this queue's workers.
 
         `@queue.control_command` or `@queue.control_command(name=, args=[("n", int)], variadic=, signature=, help=)`
@@ -275,7 +280,11 @@ class TaskQueue:
         """
         return self.commands.decorator("control", function, options)
 
-    def inspect_command(self, function: Function | None = None, /, **options: Any) -> Any:
+    @overload
+    def inspect_command(self, function: F, /) -> F: ...
+    @overload
+    def inspect_command(self, /, **options: Any) -> Callable[[F], F]: ...
+    def inspect_command(self, function: Any = None, /, **options: Any) -> Any:
         """As `control_command`, for a question."""
         return self.commands.decorator("inspect", function, options)
 

@@ -114,8 +114,6 @@ def options_of_signature(options: Mapping[str, Any], whose: str) -> CallOptions:
                 raise ConfigError(f"A call of {whose}: {name} is not a time: {taken[name]!r}.") from None
     if "countdown" in taken:
         taken.pop("eta", None)  # as in Celery, which takes the first that it finds
-    if "queue" not in taken and isinstance(options.get("routing_key"), str) and not options.get("exchange"):
-        taken["queue"] = options["routing_key"]
     return CallOptions.of(taken, whose)
 
 

@@ -12,7 +12,8 @@ from aioretryq.calling import REPLY_TO, CallOptions, compose, options_of_signatu
 from aioretryq.canvas_plan import Compiler
 from aioretryq.context import current_run
 from aioretryq.errors import ConfigError, NotRegistered, PayloadTooLarge
-from aioretryq.message import ChordOpening, Outgoing
+from aioretryq.exchanging import outgoing
+from aioretryq.message import ChordOpening
 from aioretryq.protocol.signature import Node, read_signature
 from aioretryq.protocol.task import encode_task
 from aioretryq.publishing import Terms
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from aioretryq.app import TaskQueue
     from aioretryq.canvas_plan import Handle, Plan
-    from aioretryq.message import TaskMessage
+    from aioretryq.message import Outgoing, TaskMessage
 
 AT_ONCE = 1000
 """Messages on their way at the same time."""
@@ -49,7 +50,7 @@ async def send_signature(
 
 async def send_plan(queue: TaskQueue, plan: Plan) -> None:
     """Send what was planned; inside of a task it becomes its children, if the task keeps a trail."""
-    outgoing = [_outgoing(queue, message) for message in plan.messages]
+    messages = [_outgoing(queue, message) for message in plan.messages]
     results = queue.results
     if plan.openings and isinstance(results.backend, DisabledBackend):
         raise ConfigError("A chord needs a result backend to count its parts: set result_backend.")
@@ -60,8 +61,8 @@ async def send_plan(queue: TaskQueue, plan: Plan) -> None:
     openings = [ChordOpening(each.group_id, each.size, life or None) for each in plan.openings]
     await results.ensure(lambda: results.backend.open_chords(openings))
     publisher, terms = queue.connections.publisher, Terms.of(CallOptions(), queue.conf)
-    for start in range(0, len(outgoing), AT_ONCE):
-        batch = outgoing[start : start + AT_ONCE]
+    for start in range(0, len(messages), AT_ONCE):
+        batch = messages[start : start + AT_ONCE]
         await asyncio.gather(*(publisher.publish(message, what, terms) for message, what in batch))
     run = current_run.get()
     if run is not None and run.task.trail:
@@ -85,11 +86,11 @@ def _compiler(queue: TaskQueue) -> Compiler:
 
 def _outgoing(queue: TaskQueue, message: TaskMessage) -> tuple[Outgoing, str]:
     tag, limit = str(uuid4()), queue.conf.max_payload_bytes
-    payload = encode_task(message, tag=tag)
+    payload = encode_task(message, tag=tag, max_size=limit)
     what = f"Task {message.task}[{message.id}]"
     if len(payload) > limit:
         raise PayloadTooLarge(
             f"{what} was not sent: its message has {len(payload):,} bytes, max_payload_bytes is {limit:,}. "
             "Store large data elsewhere and pass its key."
         )
-    return Outgoing(message.routing_key, payload, tag, message.priority), what
+    return outgoing(message, payload, tag), what

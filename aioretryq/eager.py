@@ -14,7 +14,7 @@ from aioretryq.context import Request, current_run
 from aioretryq.errors import EncodeError, UnknownSettingError
 from aioretryq.execution import run_body, run_hooks, running
 from aioretryq.outcome import Failed, Outcome, Rejected, RetryAsked, Succeeded
-from aioretryq.protocol.jsontypes import dumps, loads
+from aioretryq.protocol.content import content_type_of, decode_content, encode_content
 from aioretryq.result import EagerResult
 
 if TYPE_CHECKING:
@@ -38,13 +38,15 @@ async def apply(
     known = {"sleep", "throw", "task_id", "retries", "headers"}
     if unknown := sorted(set(options) - known):
         raise UnknownSettingError(f"{task.name}.apply() has no option {unknown[0]!r}; it takes {sorted(known)}.")
+    conf = task.app.conf
     sleep: Sleep = options.get("sleep") or no_sleep
-    throw = options.get("throw", task.app.conf.task_eager_propagates)
+    throw = options.get("throw", conf.task_eager_propagates)
     request = _request(task, list(args), dict(kwargs), options)
     while True:
-        request.args, request.kwargs = loads(dumps([request.args, request.kwargs]))
+        sent = [request.args, request.kwargs]
+        request.args, request.kwargs = _travelled(sent, task.serializer or conf.task_serializer)
         with running(task, request, task.app):
-            outcome = _serialised(await run_body(task, request))
+            outcome = _serialised(await run_body(task, request), conf.result_serializer)
             await run_hooks(task, request, outcome)
         if not isinstance(outcome, RetryAsked):
             break
@@ -65,12 +67,19 @@ async def apply(
             return EagerResult(request.id, states.PENDING, None, None, request)
 
 
-def _serialised(outcome: Outcome) -> Outcome:
+def _travelled(value: Any, serializer: str) -> Any:
+    """As it would arrive. Nobody can have written it but ourselves, so signing is left out, and pickles are read."""
+    content_type = content_type_of("json" if serializer == "auth" else serializer)
+    data, encoding = encode_content(value, content_type)
+    return decode_content(data, content_type, encoding, [content_type])
+
+
+def _serialised(outcome: Outcome, serializer: str) -> Outcome:
     """The value as a caller would get it back from a backend; one that cannot be stored is a failure."""
     if not isinstance(outcome, Succeeded):
         return outcome
     try:
-        return Succeeded(loads(dumps(outcome.value)))
+        return Succeeded(_travelled(outcome.value, serializer))
     except EncodeError as error:
         return Failed(error)
 

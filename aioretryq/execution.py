@@ -21,6 +21,7 @@ from aioretryq import states
 from aioretryq.context import Request, Run, current_run
 from aioretryq.errors import Ignore, MaxRetriesExceededError, Reject, Retry, TimeLimitExceeded
 from aioretryq.outcome import Failed, Ignored, Outcome, Rejected, RetryAsked, Succeeded
+from aioretryq.protocol.saferepr import saferepr
 from aioretryq.retry import Random
 from aioretryq.soft_limit import soft_limit
 
@@ -79,12 +80,14 @@ async def run_body(
             return Succeeded(await _with_limit(task, request))
         return Succeeded(await _in_thread(task, request, threads, started))
     except BaseException as error:
-        if _has_to_pass(error):
-            raise
         try:
+            if _has_to_pass(error):
+                raise
             return judge(error, task, request, now=clock(), random=random)
-        except Exception as senseless:  # such as Retry(when="soon")
-            return Failed(senseless, _format(senseless))
+        except Exception as senseless:  # such as Retry(when="soon"), or a class that nobody may ask what it is
+            text = _format(senseless)
+            senseless.__context__ = None  # whoever logs it would look at that
+            return Failed(senseless, text)
 
 
 def _has_to_pass(error: BaseException) -> bool:
@@ -154,7 +157,8 @@ def _judge_retry(
     policy = task.retry_policy
     limit = retry.max_retries if retry.max_retries is not None else policy.max_retries
     if limit is not None and request.retries >= limit:
-        given_up = retry.exc or MaxRetriesExceededError(f"{task.name}[{request.id}] has used its {limit} retries.")
+        used_up = MaxRetriesExceededError(f"{task.name}[{request.id}] has used its {limit} retries.")
+        given_up = used_up if retry.exc is None else retry.exc
         return Failed(given_up, text)
     if isinstance(retry.when, datetime):
         # A naive eta means UTC, as in messages.
@@ -166,11 +170,14 @@ def _judge_retry(
 
 
 def _format(error: BaseException) -> str:
-    # The first frames are ours; users look for theirs.
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and _is_plumbing(frames):
-        frames = frames.tb_next
-    return "".join(traceback_module.format_exception(type(error), error, frames))
+    try:
+        # The first frames are ours; users look for theirs.
+        frames = error.__traceback__
+        while frames is not None and frames.tb_next is not None and _is_plumbing(frames):
+            frames = frames.tb_next
+        return "".join(traceback_module.format_exception(type(error), error, frames))
+    except Exception as broken:  # a class of the user's may do anything when it is looked at
+        return f"{saferepr(error, 200)} cannot be shown: {type(broken).__name__}\n"
 
 
 def _is_plumbing(frames: TracebackType) -> bool:

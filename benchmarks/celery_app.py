@@ -2,7 +2,8 @@
 
     python -m benchmarks.celery_app redis://localhost:6379/9 [--tasks 4000] [--rounds 3]
 
-The database is emptied. Queues are filled first, then each worker drains one; the first tenth is not counted.
+The database is emptied. Queues are filled first, then each worker drains one with four threads or processes; the
+first tenth is not counted. The CPU a task depends less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -42,11 +44,11 @@ WORKERS = {
     "celery -P threads": [*CELERY, "-P", "threads"],
     "celery -P prefork": [*CELERY, "-P", "prefork"],
     "aioretryq": [*OURS, "-c", str(THREADS)],
-    "aioretryq --processes 2": [*OURS, "-c", "2", "--processes", "2"],
 }
 
 
-def drained_per_second(client: redis.Redis, command: list[str], task: Any, count: int) -> float:
+def drain(client: redis.Redis, command: list[str], task: Any, count: int) -> tuple[float, float]:
+    """(tasks a second, milliseconds of CPU a task) of one worker, its processes together."""
     client.flushdb()
     with app.producer_pool.acquire(block=True) as producer:
         for _ in range(count):
@@ -55,13 +57,24 @@ def drained_per_second(client: redis.Redis, command: list[str], task: Any, count
     try:
         while left(client) > count * 0.9:
             time.sleep(0.01)
-        begun, at_first = time.perf_counter(), left(client)
+        begun, used, at_first = time.perf_counter(), cpu_seconds(worker.pid), left(client)
         while left(client):
             time.sleep(0.01)
-        return at_first / (time.perf_counter() - begun)
+        took, used = time.perf_counter() - begun, cpu_seconds(worker.pid) - used
+        return at_first / took, used * 1000 / at_first
     finally:
         worker.terminate()
         worker.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and its children, so far (Linux)."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = 0
+    for each in (pid, *map(int, children)):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def left(client: redis.Redis) -> int:
@@ -81,14 +94,17 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.celery_app", *sys.argv[1:]])
     client = redis.Redis.from_url(URL)
     for task in (stored, ignored):
-        rates: dict[str, list[float]] = {name: [] for name in WORKERS}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in WORKERS}
         for _ in range(given.rounds):
             for name, command in WORKERS.items():
-                rates[name].append(drained_per_second(client, command, task, given.tasks))
-        base = statistics.median(rates["celery -P threads"])
-        for name, found in rates.items():
-            rate = statistics.median(found)
-            print(f"{task.name.rpartition('.')[2]:8} {name:24} {rate:7.0f} tasks/s {rate / base:5.2f}")
+                found[name].append(drain(client, command, task, given.tasks))
+        medians = {
+            name: [statistics.median(each) for each in zip(*runs, strict=True)] for name, runs in found.items()
+        }
+        base = medians["celery -P threads"]
+        for name, (rate, cpu) in medians.items():
+            shown = f"{rate:6.0f} tasks/s {rate / base[0]:5.2f}   {cpu:5.2f} ms CPU a task {cpu / base[1]:5.2f}"
+            print(f"{task.name.rpartition('.')[2]:8} {name:18} {shown}")
 
 
 if __name__ == "__main__":

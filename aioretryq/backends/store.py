@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from aioretryq.backends.base import ResultBackend
     from aioretryq.config import Settings
+    from aioretryq.protocol.result import ResultFormat
 
 logger = logging.getLogger("aioretryq.results")
 T = TypeVar("T")
@@ -61,10 +62,16 @@ class ResultStore:
         self._settings = settings
         self._sleep = sleep
         self._cache: OrderedDict[str, ResultDocument] = OrderedDict()
-        self._form = result_format(settings)
+        self._made = result_format(settings)
         self._told = False  # that operations are tried again, since the last one that succeeded
         given = settings.result_backend_transport_options.get("retry_policy", {})
         self.retry_policy = interval_policy(given, RESULT_POLICY, "result_backend_transport_options['retry_policy']")
+
+    @property
+    def _form(self) -> ResultFormat:
+        if self._made.max_size != self._settings.max_payload_bytes:  # set since
+            self._made = result_format(self._settings)
+        return self._made
 
     def exception_safe_to_retry(self, error: BaseException) -> bool:
         """Whether the operation may be tried again: adapters say so by raising BackendUnavailable."""

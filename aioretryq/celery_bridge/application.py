@@ -72,10 +72,14 @@ class CeleryApplication:
         self._warn()
 
     def worker_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of our worker. `-c` is how many tasks run at once, of whatever kind."""
-        given, queue = dict(options), self.queue
+        """Options of our worker. `-c` is how many tasks run at once, of whatever kind.
+
+        A prefetch multiplier that was set is honoured: so many messages for each thread are held, most of them waiting.
+        """
+        given, queue, conf = dict(options), self.queue, self.app.conf
         del given["loglevel"]
-        threads = given.pop("concurrency") or _number(self.app.conf.worker_concurrency) or queue.conf.worker_threads
+        threads = given.pop("concurrency") or _number(conf.worker_concurrency) or queue.conf.worker_threads
+        held = threads * (conf.worker_prefetch_multiplier if conf.value_set_for("worker_prefetch_multiplier") else 1)
         coroutines = any(task.is_coroutine for task in queue.tasks.values())
         at_once = queue.conf.worker_concurrency if coroutines and options["concurrency"] is None else 0
         return {
@@ -83,7 +87,7 @@ class CeleryApplication:
             "name": self.hostname,
             "queues": None,  # all that are selected
             "threads": threads,
-            "concurrency": max(threads, at_once),
+            "concurrency": max(threads, held, at_once),
         }
 
     def _warn(self) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+from kombu import serialization
 
 from aioretryq.app import TaskQueue
 from aioretryq.celery_bridge.task import CeleryTask
+from aioretryq.celery_bridge.threads import Threads
+from aioretryq.errors import ProtocolError
+from aioretryq.protocol.task import decode_task
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from aioretryq.message import TaskMessage
     from aioretryq.task import Task
-
-MOST_THREADS = 10_000
-"""More are never asked for at once: the worker limits functions by its threads, and coroutines by its concurrency."""
 
 
 class CeleryQueue(TaskQueue):
@@ -27,16 +29,15 @@ class CeleryQueue(TaskQueue):
         self.hostname = hostname
         self.sender = sender
         self._bridges: dict[str, CeleryTask] = {}
-        # Threads that stay: Celery has connections to its servers for each of them.
-        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="celery-task")
+        self._threads = Threads()
         self.lifespan(self._let_threads_end)
 
     async def _let_threads_end(self) -> AsyncIterator[None]:
         yield
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def in_thread(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return self._threads.run(call)
 
     @property
     def tasks(self) -> Mapping[str, Task[Any, Any]]:
@@ -51,6 +52,20 @@ class CeleryQueue(TaskQueue):
             return super().find_task(name)
         made = self._bridges[name] = CeleryTask(task, self)
         return made
+
+    def decode(self, payload: bytes) -> TaskMessage:
+        """Also what only the application's own serializers and JSON types can read."""
+        try:
+            return super().decode(payload)
+        except ProtocolError as error:
+            try:
+                return decode_task(payload, max_size=self.conf.max_payload_bytes, loads=self._loads)
+            except Exception:  # of a serializer that may be anybody's
+                raise error from None
+
+    def _loads(self, data: bytes, content_type: str, encoding: str) -> Any:
+        accepted = serialization.prepare_accept_content(self.celery.conf.accept_content)
+        return serialization.loads(data, content_type, encoding, accept=accepted)
 
     @property
     def results_at(self) -> str | None:

@@ -9,6 +9,7 @@ from aioretryq import backends
 from aioretryq.celery_config import translate
 from aioretryq.celery_urls import backend_url
 from aioretryq.errors import ConfigError
+from aioretryq.protocol.content import CONTENT_TYPES
 from aioretryq.setting_sources import read_celery
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ WITHOUT_EFFECT = frozenset(
     task_retry_on_worker_lost worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss worker_consumer
     worker_direct worker_disable_prefetch worker_enable_prefetch_count_reduction worker_eta_task_limit
     worker_lost_wait worker_max_memory_per_child worker_max_tasks_per_child worker_pool worker_pool_putlocks
-    worker_pool_restarts worker_pool_start_method worker_prefetch_multiplier worker_proc_alive_timeout
+    worker_pool_restarts worker_pool_start_method worker_proc_alive_timeout
     worker_state_db worker_timer worker_timer_precision""".split()
 )
 """Settings of Celery's own consumer and pools."""
@@ -37,6 +38,8 @@ def queue_settings(app: Any) -> dict[str, Any]:
     for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend"):  # as Celery does
         values[name] = os.environ.get(f"CELERY_{name.upper()}") or values.get(name)
     chosen = {name: value for name, value in values.items() if name in _TAKEN or name.startswith(_PREFIXES)}
+    if (accepted := chosen.get("accept_content")) is not None:  # the application reads those that only it knows
+        chosen["accept_content"] = tuple(kind for kind in accepted if _known(kind))
     found = translate(chosen, {"result_backend": _backend(values)}, WITHOUT_EFFECT)
     broker = found.settings.get("broker_url", "")
     if broker and not broker.startswith(("redis", "unix")):
@@ -46,6 +49,10 @@ def queue_settings(app: Any) -> dict[str, Any]:
         listed = "".join(f"\n- {problem}" for problem in found.problems)
         raise ConfigError(f"The tasks of this Celery application cannot be served here yet:{listed}")
     return {**found.settings, "result_backend": _backend(values)}
+
+
+def _known(serializer: str) -> bool:
+    return serializer in CONTENT_TYPES or serializer in CONTENT_TYPES.values()
 
 
 def _backend(values: Mapping[str, Any]) -> str:

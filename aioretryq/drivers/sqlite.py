@@ -25,7 +25,7 @@ BUSY_SECONDS = 5.0
 
 APPLICATION_ID = 0x61725171  # "arQq": tells our files from those of other programs
 SCHEMA_VERSION = 3
-# Who listens says so again and again. A broadcast is one row for all who listen, or for all inboxes of its routing key.
+# Who listens says so again and again. A broadcast is one row for all who listen, or for the inboxes of its key.
 EXCHANGES = """
 CREATE TABLE broadcasts (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 
-_LARGEST = 2**53
-"""Beyond it numbers are not exact in every JSON reader; whoever sends such a one has no clock."""
+_LARGEST = 2**48
+"""A clock that ticks a million times a second gets there in nine years. Whoever sends more means harm: from 2^53 on
+other readers of JSON get it wrong, from 2^64 on it cannot be written."""
 
 
 class Clock:

@@ -196,6 +196,6 @@ def _number(value: Any, default: float) -> float:
 def _whole(value: Any) -> int | None:
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value < 2**53:
+    if type(value) is not int or not 0 <= value < 2**63:
         raise ProtocolError(f"The pid and clock of an event are whole numbers, not {saferepr(value, 80)}.")
     return value

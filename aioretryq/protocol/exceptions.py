@@ -39,6 +39,8 @@ _MAX_NAME = 200
 _WRAPPER = "UnpickleableExceptionWrapper"
 # The slot itself: a class of the user's may have an attribute of that name which raises.
 _args_of = BaseException.__dict__["args"].__get__
+_module_of = type.__dict__["__module__"].__get__  # likewise a metaclass
+_qualname_of = type.__dict__["__qualname__"].__get__
 
 
 def exception_to_data(exc: BaseException) -> dict[str, Any]:
@@ -47,9 +49,9 @@ def exception_to_data(exc: BaseException) -> dict[str, Any]:
     Never raises, whatever the exception is made of.
     """
     cls = type(exc)
-    module = _THEIRS.get(cls, cls.__module__)
+    module = next((theirs for ours, theirs in _THEIRS.items() if ours is cls), None) or _module_of(cls)
     return {
-        "exc_type": cls.__qualname__,
+        "exc_type": _qualname_of(cls),
         "exc_message": [_jsonable(arg) for arg in _args_of(exc)],
         "exc_module": module if isinstance(module, str) else "",
     }

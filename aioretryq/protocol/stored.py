@@ -37,12 +37,12 @@ def status_of(data: bytes) -> str | None:
 
 
 def _status(data: bytes) -> str | None:
-    if data.startswith(COMPRESSED):
-        return _status(decompressed(data, compression.MAX_SIZE))
-    if data.startswith(_STATUS):
+    if data.startswith(_STATUS):  # nearly all
         status, closing, _ = data[len(_STATUS) : len(_STATUS) + 64].partition(b'"')
         if closing and b"\\" not in status:
             return status.decode()
+    if data.startswith(COMPRESSED):
+        return _status(decompressed(data, compression.MAX_SIZE))
     match kind_of(data):
         case "pickle":
             return pickled_status(data)
@@ -74,6 +74,8 @@ def pickled_status(data: bytes) -> str | None:
 
 def kind_of(data: bytes) -> str:
     """The serializer whose bytes these seem to be. What is none of any is taken for JSON."""
+    if data.startswith(b"{"):  # nearly all
+        return "json"
     if data[:1] == b"\x80" and data[1:2] <= b"\x05" and len(data) > 1:
         return "pickle"
     if data[:1] and (0x81 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):

@@ -42,7 +42,7 @@ def clock(call: Call) -> Any:
 
 
 def report(call: Call) -> Any:
-    shown = settings(call.queue.conf, with_defaults=False)
+    shown = settings(call.queue, with_defaults=False)
     lines = [
         f"software -> aioretryq:{SOFTWARE['sw_ver']} py:{platform.python_version()}",
         f"platform -> system:{platform.system()} arch:{platform.machine()} imp:{platform.python_implementation()}",
@@ -54,7 +54,7 @@ def report(call: Call) -> Any:
 
 
 def conf(call: Call, with_defaults: Any = False) -> Any:
-    return settings(call.queue.conf, with_defaults=bool(with_defaults))
+    return settings(call.queue, with_defaults=bool(with_defaults))
 
 
 def hello(call: Call, from_node: Any, revoked: Any = None) -> Any:
@@ -200,7 +200,7 @@ def _broker(call: Call) -> dict[str, Any]:
         "userid": url.username,
         "virtual_host": url.path.lstrip("/") if url.hostname else "",
         "transport": url.scheme,
-        "transport_options": settings(queue.conf, with_defaults=True)["broker_transport_options"],
+        "transport_options": settings(queue, with_defaults=True)["broker_transport_options"],
         "connect_timeout": queue.conf.broker_connection_timeout,
         "ssl": url.scheme == "rediss",
         "alternates": [],

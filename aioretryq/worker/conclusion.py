@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aioretryq import errbacks, states
-from aioretryq.errors import AioretryqError, BrokerError, ChordError
+from aioretryq.errors import AioretryqError, BrokerError, ChordError, NotOpenError
 from aioretryq.exchanging import ToExchange
 from aioretryq.message import ChordClaim
 from aioretryq.protocol import jsontypes
@@ -122,6 +122,8 @@ class Conclusions:
             return self._followups.body(attempted, complete.body, results, now), False
         except _Failed as failed:
             error, cause = failed.error, failed.cause
+        except NotOpenError:
+            raise  # the worker is being torn down, and the part comes back
         except AioretryqError as wrong:
             error, cause = ChordError(f"Callback error: {wrong!r}"), wrong
         logger.error("Chord %s has failed: %s", group_id, error)

@@ -22,6 +22,7 @@ from aioretryq.worker.heartbeat import vital_signs
 
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
+    from aioretryq.config import Settings
     from aioretryq.message import TaskMessage
     from aioretryq.protocol.result import ResultDocument
     from aioretryq.worker.jobs import Job, Jobs
@@ -49,6 +50,7 @@ class Events:
         self._sender = queue.connections.events
         self.freq = queue.conf.worker_heartbeat_interval
         self.enabled = queue.conf.worker_send_task_events
+        self._gone = False
 
     @property
     def dropped(self) -> int:
@@ -84,12 +86,14 @@ class Events:
 
     def heartbeat(self) -> None:
         """One at once, as the remote control command wants it."""
-        self._beat("worker-heartbeat")
+        if not self._gone:  # it would bring the worker back to life, for those who watch
+            self._beat("worker-heartbeat")
 
     async def goodbye(self) -> None:
         """The last words, and a moment for all that has not been sent yet."""
         if self.freq:
             self._beat("worker-offline")
+        self._gone = True
         await self._sender.flush(LAST_EVENTS)
 
     def _beat(self, kind: str) -> None:
@@ -130,6 +134,13 @@ class Events:
             return self._queue.find_task(message.task).send_events
         except NotRegistered:
             return True
+
+
+def in_words(conf: Settings) -> str:
+    """Which events are sent."""
+    of_tasks = "of tasks" if conf.worker_send_task_events else "none of tasks (-E sends them)"
+    freq = conf.worker_heartbeat_interval
+    return f"{of_tasks}, {f'heartbeat every {freq:g} s' if freq else 'no heartbeat'}"
 
 
 DEFAULT_FREQ = 2.0

@@ -313,7 +313,7 @@ class Followups:
         limit, total = self._queue.conf.max_payload_bytes, 0
         for message in messages:
             tag = self._tag()
-            payload = encode_task(message, tag=tag)
+            payload = encode_task(message, tag=tag, max_size=limit)
             total += len(payload)
             if len(payload) > limit or total > AT_ONCE * limit:
                 raise PayloadTooLarge(

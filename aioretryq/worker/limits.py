@@ -27,6 +27,7 @@ class Limits:
         self._clock = clock
         self._slots = Slots()
         self._rates: dict[str, Any] = {}
+        self._per_second: dict[str, float | None] = {}  # spares nearly every message the look at its task's options
         self._times: dict[str, tuple[float, float]] = {}
 
     # -- rates
@@ -41,6 +42,7 @@ class Limits:
         """From the next message on: those that wait for their slot keep it."""
         check_rate(value, "The rate")
         self._rates[task.name] = value
+        self._per_second.pop(task.name, None)
         self._slots.forget(task.name)
 
     def slot(self, task: Task[Any, Any], body: bytes) -> float | None:
@@ -48,8 +50,11 @@ class Limits:
 
         A message that has had to wait has its slot written on it: whichever worker gets it then does not ask again.
         """
-        written = self.rate_of(task)
-        rate = None if written is None or self._settings.worker_disable_rate_limits else parse_rate(written)
+        try:
+            rate = self._per_second[task.name]
+        except KeyError:
+            ignored = self._settings.worker_disable_rate_limits
+            rate = self._per_second[task.name] = None if ignored else parse_rate(self.rate_of(task))
         if rate is None or "slot" in marks(body):
             return None
         now = self._clock()

@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
 from aioretryq import states
-from aioretryq.errors import AioretryqError, TaskRevokedError
+from aioretryq.errors import AioretryqError, NotOpenError, TaskRevokedError
 from aioretryq.message import Outgoing, StoredResult
 from aioretryq.outcome import (
     Failed,
@@ -93,6 +93,8 @@ def settle(
         return _traced(outcome.outcome, attempted, now, tag)
     try:
         settled = _settle(outcome, attempted, now, tag, record, followups)
+    except NotOpenError:
+        raise  # not the task's failure: the worker is being torn down
     except (AioretryqError, TypeError, ValueError, AttributeError) as error:
         # The value of a success, what follows from it, the new arguments or options of a retry, or the list of tasks
         # that it has sent.

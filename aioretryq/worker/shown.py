@@ -10,22 +10,21 @@ from aioretryq.config import Settings
 from aioretryq.protocol.control import jsonable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from aioretryq.app import TaskQueue
 
 MASK = "********"
 _SECRET = re.compile(r"api|token|key(?!prefix)|secret|pass|signature|credential", re.IGNORECASE)
 _PASSWORD = re.compile(r"(://[^/@\s]*:)[^/@\s]*@")
-_ALWAYS = ("broker_url", "result_backend")
 
 
-def settings(conf: Settings, *, with_defaults: bool) -> dict[str, Any]:
+def settings(queue: TaskQueue, *, with_defaults: bool) -> dict[str, Any]:
     """Those that differ from the defaults, or all."""
     defaults = Settings().as_dict()
-    names: Iterable[str] = defaults
+    found = {**queue.conf.as_dict(), "broker_url": queue.broker_url, "result_backend": queue.backend_url}
     return {
         name: masked(name, value)
-        for name in names
-        if (value := getattr(conf, name)) != defaults[name] or with_defaults or name in _ALWAYS
+        for name, value in found.items()
+        if with_defaults or name not in defaults or value != defaults[name]
     }
 
 

@@ -20,7 +20,7 @@ from aioretryq.outcome import Interrupted
 from aioretryq.topology import topology_of
 from aioretryq.worker.attempts import Attempts
 from aioretryq.worker.control import Control, Pieces
-from aioretryq.worker.events import Events
+from aioretryq.worker.events import Events, in_words
 from aioretryq.worker.executor import Executor
 from aioretryq.worker.fetcher import Fetcher, queue_order
 from aioretryq.worker.housekeeping import Housekeeping
@@ -123,14 +123,8 @@ class Worker:
             fetcher = Fetcher(broker, sources.queues, jobs, revocations, outage=outage, order=queue_order(conf))
             sources.describe(fetcher)
             housekeeping = Housekeeping(
-                broker,
-                results.backend,
-                conf,
-                executor.repeated,
-                broker_outage=outage,
-                backend_outage=backend_outage,
+                broker, results.backend, conf, executor.repeated, broker_outage=outage, backend_outage=backend_outage
             )
-
             control = Control(Pieces(self, jobs, fetcher, revocations, executor, events, outage))
 
             async with anyio.create_task_group() as services:  # stops last
@@ -143,10 +137,11 @@ class Worker:
                 async with jobs:  # drained, then cancelled and handed back
                     async with anyio.create_task_group() as intake:  # stops first
                         intake.start_soon(sources.run)
-                        intake.start_soon(fetcher.run, executor)
                         with anyio.move_on_after(HEARS_WITHIN):
                             await control.listening.wait()
                             await sources.listening.wait()
+                        # Not before: whoever sees a task run may ask, or stop, the worker that runs it.
+                        intake.start_soon(fetcher.run, executor)
                         self.ready.set()
                         await self._stop.wait()
                         jobs.accepting = False
@@ -265,6 +260,7 @@ class Worker:
             f"  results      {results}",
             f"  queues       {', '.join(self.queues)}",
             f"  concurrency  {self.concurrency} coroutines, {self.threads} threads",
+            f"  events       {in_words(queue.conf)}",
             f"  tasks        {len(names)}",
             *[f"    . {name}" for name in names],
             *[f"  WARNING      {text}" for text in self.warnings()],

@@ -271,3 +271,20 @@ async def test_tasks_sent_by_an_eager_task_know_their_parent(eager):
 
     own, (parent_id, root_id) = await (await parent.delay()).get()
     assert own == parent_id == root_id
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"accept_content": ["json", "pickle"], "result_serializer": "pickle"}, {"serializer": "pickle"}),
+        ({"accept_content": ["json", "yaml"], "result_serializer": "yaml", "task_serializer": "yaml"}, {}),
+    ],
+)
+async def test_arguments_and_values_pass_the_serializer_of_the_task(settings, options):
+    queue = TaskQueue("memory://", **settings)
+
+    @queue.task(**options)
+    async def work(value):
+        return value | {3}
+
+    assert await (await work.apply([{1, 2}])).get() == {1, 2, 3}

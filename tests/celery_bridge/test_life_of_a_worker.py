@@ -14,7 +14,7 @@ import pytest
 from celery_bridge.conftest import HERE, SHOP, Shop
 
 from aioretryq import TaskQueue
-from programs import ROOT, environment
+from programs import ROOT, aioretryq_worker, environment
 from redis_server import RedisServer
 
 WORKER_SIGNALS = [
@@ -66,7 +66,7 @@ def test_stopping(shop):
     assert shop.journal("worker") == WORKER_SIGNALS
     assert "concurrency  3 coroutines, 3 threads" in program.output
     assert f"early acknowledgement (lost if this worker dies): {SHOP}.orders.charge_card" in program.output
-    assert "without effect here: worker_max_tasks_per_child, worker_prefetch_multiplier" in program.output
+    assert "without effect here: worker_max_tasks_per_child" in program.output
 
 
 def test_crashes(shop):
@@ -125,6 +125,18 @@ class TestOneWorker:
             letters = [letter async for letter in queue.dead_letters.list()]
 
         assert [(letter.task_id, letter.reason) for letter in letters] == [(task, "rejected")]
+
+
+def test_other_backends_serializers_and_keyprefixes(shop, tmp_path):
+    env = {"SHOP_REDIS": shop.url, "ODD_RESULTS": str(tmp_path), "PYTHONPATH": f"{ROOT}:{HERE}"}
+    with aioretryq_worker("--celery", "oddities", env=env, cwd=HERE) as program:
+        said = run(str(HERE / "oddities.py"), **env)
+
+    assert said.splitlines()[:4] == ["double: 8", "backwards: 10", "classy: True", "parent: 14"]
+    assert "Never call result.get() within a task" in said
+    assert "concurrency  3 coroutines, 3 threads" in program.output
+    assert f"results      file://{tmp_path}" in program.output
+    assert "no result backend" not in program.output
 
 
 WRONG = {

@@ -8,11 +8,13 @@ import json
 import time
 
 import pytest
+from control_lab import Lab
+from protocol.keys import identity
 
 from aioretryq import BrokerUnavailable, ProtocolError, TaskQueue
 from aioretryq.message import Broadcast
 from aioretryq.protocol.control import reply_exchange, request_exchange
-from queues import soon
+from queues import memory_url, soon
 from redis_server import RedisServer
 
 PONG = {"ok": "pong"}
@@ -62,6 +64,17 @@ async def test_many_at_once(lab):
 async def test_a_wrong_pattern_is_an_error_at_once(memory_lab):
     with pytest.raises(ProtocolError, match="for ever"):
         await memory_lab.client.control.ping(pattern="(a+)+", matcher="pcre")
+
+
+async def test_signed_requests(tmp_path, caplog):
+    """Where only what is signed is accepted, nobody else is heard."""
+    url = memory_url()
+    signed = {"task_serializer": "auth", "accept_content": ["auth"], **identity(tmp_path, "me", tmp_path / "store")}
+    async with Lab(url).open() as lab, TaskQueue(url, **signed) as client:
+        await lab.worker(conf=signed)
+        assert await client.control.ping(timeout=15) == {"w1@lab": PONG}
+        assert await lab.client.control.ping(timeout=0.1) == {}
+        assert "accept_content allows only auth" in caplog.text
 
 
 async def test_what_is_no_reply_is_skipped(memory_lab, caplog):

@@ -87,7 +87,7 @@ def test_an_event_without_its_common_fields_gets_those_of_its_message():
         {**EVENT, "utcoffset": {}},
         {**EVENT, "pid": "1; rm -rf /"},
         {**EVENT, "clock": -1},
-        {**EVENT, "clock": 2**53},
+        {**EVENT, "clock": 2**63},
         {**EVENT, "clock": 1.5},
         {**EVENT, "uuid": None},
         {**EVENT, "uuid": ["i"]},
@@ -177,6 +177,6 @@ def test_odd_values_can_be_sent(odd):
 def test_the_clock_never_goes_back_and_ignores_nonsense():
     clock = Clock()
     assert (clock.forward(), clock.adjust(10), clock.adjust(3), clock.value) == (1, 11, 12, 12)
-    for nonsense in (None, "7", 2**60, -1, True, [], 1.5):
+    for nonsense in (None, "7", 2**48, -1, True, [], 1.5):
         assert clock.adjust(nonsense) == clock.value
     assert clock.value == 19

@@ -227,6 +227,18 @@ async def test_a_worker_may_be_silent():
     assert [event.type for event in told] == ["task-progress"]
 
 
+async def test_events_are_switched_from_afar(url):
+    async with TaskQueue(url) as queue, watching(queue) as told, Worker(queue, name="w1@here").running():
+        define(queue)
+        assert await soon((await queue.send_task("add", [1, 2])).get()) == 3
+        assert await queue.control.enable_events() == {"w1@here": {"ok": "task events enabled"}}
+        seen = await queue.send_task("add", [1, 2])
+        await told.wait(seen.id, "task-succeeded")
+        assert await queue.control.disable_events() == {"w1@here": {"ok": "task events disabled"}}
+        assert await soon((await queue.send_task("add", [1, 2])).get()) == 3
+        assert {event.uuid for event in told} == {seen.id, None}
+
+
 async def test_a_message_that_outlived_its_worker_tells_the_stored_result(url):
     """A worker has stored the result and died before it acknowledged: it could not tell either."""
     async with TaskQueue(url, worker_send_task_events=True, lease=0.5) as queue:

@@ -18,13 +18,6 @@ EXPECTED = "there is no pool to restart"
 """The one complaint there may be, of a button that has no meaning here."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All in one process, where tests are run in several."""
-    for item in items:
-        if "fleet" in getattr(item, "fixturenames", ()) and item.path.parent == flower_fleet.HERE:
-            item.add_marker(pytest.mark.xdist_group("flower"))
-
-
 @pytest.fixture(scope="session")
 def shared_fleet() -> Iterator[Fleet]:
     with flower_fleet.fleet() as fleet:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1400,900"
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --force-prefers-reduced-motion "
+    "--window-size=1400,900"
 ).split()
 
 TABS = ("pool", "broker", "queues", "tasks", "limits", "config", "system", "other")
@@ -48,6 +49,12 @@ class Pages:
     def one(self, css: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, css)
 
+    def click(self, css: str) -> None:
+        element = self.one(css)
+        # The bar at the top stays where it is, and would get the click meant for what is below it.
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+        element.click()
+
     def text(self, css: str) -> str:
         return str(self.one(css).text)
 
@@ -64,7 +71,7 @@ class Pages:
         self.open_tab(tab)
 
     def open_tab(self, tab: str) -> None:
-        self.one(f"#worker-tab-{tab}").click()
+        self.click(f"#worker-tab-{tab}")
         until(lambda: "show" in self.one(f"#tab-{tab}").get_attribute("class"))
 
     def values(self, tab: str) -> dict[str, str]:
@@ -82,7 +89,7 @@ class Pages:
     def press(self, css: str) -> str:
         """What Flower then says."""
         count = len(self._said())
-        self.one(css).click()
+        self.click(css)
         until(lambda: len(self._said()) > count)
         return self._said()[-1]
 

@@ -18,6 +18,7 @@ from redis_server import RedisServer, free_port
 
 HERE = Path(__file__).parent
 PATIENCE = 20.0
+CELERY_COMMAND = [sys.executable, "-m", "celery"]
 
 CELERY = "celery@shop"
 OURS = "aioretryq@shop"
@@ -26,7 +27,7 @@ QUEUES = {CELERY: "celery", OURS: "moved"}
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "priced": ("shop.price", {"args": ["tea"], "kwargs": {"pieces": 3}}),
     "failed": ("shop.pay", {"args": [17]}),
-    "shipped": ("shop.ship", {"args": [2]}),
+    "shipped": ("shop.ship", {"args": [1, 0.5]}),
     "waiting": ("shop.ship", {"args": [1, 600]}),
     "revoked": ("shop.pack", {"args": [60]}),
     "expired": ("shop.pack", {"args": [60], "expires": 0.001}),
@@ -45,9 +46,12 @@ STATES = {
 }
 
 
-def state_of(worker: str, outcome: str) -> str:
-    # Celery's worker takes the message of a retry at once, and keeps it until it is due; ours leaves it in the broker.
-    return "RECEIVED" if (worker, outcome) == (CELERY, "waiting") else STATES[outcome]
+def states_of(worker: str, outcome: str) -> tuple[str, ...]:
+    """Those a task may be in, once its worker has done what it can."""
+    if (worker, outcome) == (CELERY, "waiting"):
+        # It takes the message of a retry at once and keeps it; ours leaves it in the broker.
+        return "RETRY", "RECEIVED"
+    return (STATES[outcome],)
 
 
 @dataclass
@@ -60,6 +64,8 @@ class Fleet:
     flower: Program
     ids: dict[str, dict[str, str]] = field(default_factory=dict)
     """By worker and by what became of them, see `TASKS`."""
+    listed: dict[str, Any] = field(default_factory=dict)
+    """All workers, as Flower found them when it asked all."""
 
     def get(self, path: str, **query: Any) -> Any:
         return self.http.get(f"/api{path}", params=query).raise_for_status().json()
@@ -83,9 +89,9 @@ class Fleet:
         found: dict[str, Any] = {} if answer.status_code == 404 else answer.raise_for_status().json()
         return found
 
-    def task_is(self, task_id: str, state: str) -> dict[str, Any]:
-        """Once it is in that state."""
-        until(lambda: self.task(task_id).get("state") == state, lambda: f"{state}, not {self.task(task_id)}")
+    def task_is(self, task_id: str, *states: str) -> dict[str, Any]:
+        """Once it is in one of those states."""
+        until(lambda: self.task(task_id).get("state") in states, lambda: f"{states}, not {self.task(task_id)}")
         return self.task(task_id)
 
     def complaints(self) -> list[str]:
@@ -110,20 +116,33 @@ def fleet() -> Iterator[Fleet]:
     with ExitStack() as stack:
         stack.callback(server.close)
         # Root is who tests run as in containers, and Celery warns of that.
-        env = {"FLOWER_REDIS": server.url, "C_FORCE_ROOT": "1", "FLOWER_UNAUTHENTICATED_API": "true"}
-        celery = [sys.executable, "-m", "celery", "-A", "flower_shop"]
-        worker = ["worker", "-E", "-P", "threads", "-c", "4", "-n", CELERY, "-l", "INFO", "--heartbeat-interval", "1"]
-        theirs = stack.enter_context(running(*celery, *worker, env=env, cwd=HERE))
-        port = free_port()
-        server_options = [f"--port={port}", "--address=127.0.0.1", "--inspect_timeout=2000"]
-        flower = stack.enter_context(running(*celery, "flower", *server_options, env=env, cwd=HERE))
-        stack.enter_context(our_worker(OURS, QUEUES[OURS], env))
+        env = {"FLOWER_REDIS": server.url, "C_FORCE_ROOT": "1"}
+        options = ["-E", "-P", "threads", "-c", "4", "-n", CELERY, "-l", "INFO", "--heartbeat-interval", "1"]
+        theirs = stack.enter_context(
+            running(*CELERY_COMMAND, "-A", "flower_shop", "worker", *options, env=env, cwd=HERE)
+        )
+        ours = stack.enter_context(our_worker(OURS, QUEUES[OURS], env))
+        # Flower asks for workers when it starts, and complains if there is none.
+        found = stack.enter_context(flower("-A", "flower_shop", env=env, redis_url=server.url))
         theirs.wait_for(" ready.", timeout=60)
-        flower.wait_for("Connected to", timeout=60)
-        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE))
-        found = Fleet(server.url, str(http.base_url), http, flower)
-        _populate(found)
+        try:
+            _populate(found)
+        except AssertionError as error:
+            for program in (theirs, ours, found.flower):
+                error.add_note(f"--\n{program.output[-4000:]}")
+            raise
         yield found
+
+
+@contextmanager
+def flower(*application: str, redis_url: str, env: dict[str, str]) -> Iterator[Fleet]:
+    port = free_port()
+    options = [f"--port={port}", "--address=127.0.0.1", "--inspect_timeout=2000"]
+    env = {**env, "FLOWER_UNAUTHENTICATED_API": "true"}
+    with running(*CELERY_COMMAND, *application, "flower", *options, env=env, cwd=HERE) as program:
+        program.wait_for("Connected to", timeout=60)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as http:
+            yield Fleet(redis_url, str(http.base_url), http, program)
 
 
 @contextmanager
@@ -145,6 +164,8 @@ def _populate(fleet: Fleet) -> None:
     for worker, ids in fleet.ids.items():
         for each, (name, options) in TASKS.items():
             fleet.send(worker, name, task_id=ids[each], **options)
+    # Flower asks all when it starts; answers that came late would replace what is asked for in a test.
+    fleet.listed = fleet.get("/workers", refresh=1)
     for worker, ids in fleet.ids.items():
         for each, task_id in ids.items():
-            fleet.task_is(task_id, state_of(worker, each))
+            fleet.task_is(task_id, *states_of(worker, each))

@@ -16,6 +16,9 @@ URL = os.environ.get("FLOWER_REDIS", "redis://localhost")
 WORK = 0.02
 """Seconds, so that there is a runtime to show."""
 
+SHIPPING = 0.2
+"""Seconds. Flower tells that it sent a task a moment after that; a retry it has heard of before, it would forget."""
+
 app = Celery("shop", broker=URL, backend=URL)
 app.conf.update(broker_connection_retry_on_startup=True, task_send_sent_event=True, timezone="UTC")
 
@@ -32,7 +35,8 @@ def celery_pay(order):
 
 
 @app.task(name="shop.ship", bind=True, max_retries=5)
-def celery_ship(self, failures, pause=0.0):
+def celery_ship(self, failures, pause):
+    time.sleep(SHIPPING)
     if self.request.retries < failures:
         raise self.retry(countdown=pause, exc=OSError("the carrier does not answer"))
     return self.request.retries
@@ -68,7 +72,8 @@ async def pay(order):
 
 
 @queue.task(name="shop.ship", bind=True, max_retries=5)
-async def ship(self, failures, pause=0.0):
+async def ship(self, failures, pause):
+    await asyncio.sleep(SHIPPING)
     if self.request.retries < failures:
         raise self.retry(countdown=pause, exc=OSError("the carrier does not answer"))
     return self.request.retries

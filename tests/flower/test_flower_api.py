@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from flower_fleet import CELERY, OURS, QUEUES, TASKS, state_of, until
+from flower_fleet import CELERY, OURS, QUEUES, TASKS, flower, states_of, until
+
+pytestmark = pytest.mark.xdist_group("flower")
 
 WORKERS = (CELERY, OURS)
 SAMPLE = re.compile(r"^(flower_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
@@ -23,7 +25,7 @@ def samples(fleet, worker):
 
 def test_both_workers_are_listed_with_all_that_flower_asks_for(fleet):
     assert fleet.get("/workers", status=1) == {CELERY: True, OURS: True}
-    found = fleet.get("/workers", refresh=1)
+    found = fleet.listed
     assert set(found) == set(WORKERS)
     assert {"stats", "active_queues", "registered", "conf"} <= found[OURS].keys() & found[CELERY].keys()
     for name in WORKERS:
@@ -68,14 +70,15 @@ def test_tasks_of_every_outcome(fleet, worker):
     for outcome, task_id in fleet.ids[worker].items():
         task = listed[task_id]
         assert task["worker"] == worker
-        assert (task["name"], task["state"]) == (TASKS[outcome][0], state_of(worker, outcome)), outcome
+        assert task["name"] == TASKS[outcome][0]
+        assert task["state"] in states_of(worker, outcome), outcome
     ids = fleet.ids[worker]
     assert 0 < listed[ids["priced"]]["runtime"] < 20
     assert listed[ids["failed"]]["exception"] == "ValueError('order 17 is not covered')"
     assert "order 17 is not covered" in listed[ids["failed"]]["traceback"]
     assert "order 18 is a joke" in listed[ids["refused"]]["exception"] or worker == CELERY  # not in its threads
-    assert listed[ids["shipped"]]["retries"] == 2
-    assert listed[ids["waiting"]]["retries"] == (1 if worker == CELERY else 0)  # as received last
+    assert listed[ids["shipped"]]["retries"] == 1
+    assert "the carrier does not answer" in listed[ids["waiting"]]["exception"]
     assert all(listed[ids[each]]["revoked"] for each in ("revoked", "expired"))
 
 
@@ -85,7 +88,8 @@ def test_one_task(fleet, worker):
     assert (task["args"], task["kwargs"]) == ("['tea']", "{'pieces': 3}")
     assert task["result"] == "{'article': 'tea', 'cents': 750}"
     assert (task["exchange"], task["routing_key"]) == ("", QUEUES[worker])
-    assert task["sent"] <= task["received"] <= task["started"] <= task["succeeded"]
+    assert task["sent"]  # told once it is sent, when a worker may have it already
+    assert task["received"] <= task["started"] <= task["succeeded"]
     other = fleet.get(f"/task/info/{fleet.ids[CELERY if worker == OURS else OURS]['priced']}")
     assert {name for name, value in task.items() if value is None} == {
         name for name, value in other.items() if value is None
@@ -144,3 +148,13 @@ def test_metrics_of_what_runs(fleet):
     fleet.post(f"/task/revoke/{task_id}?terminate=1")
     fleet.task_is(task_id, "REVOKED")
     until(lambda: samples(fleet, OURS)[running] == before)
+
+
+def test_without_an_application(fleet):
+    with flower("--broker", fleet.redis_url, redis_url=fleet.redis_url, env={}) as plain:
+        until(lambda: all(plain.get("/workers", status=1).get(worker) for worker in WORKERS))
+        assert plain.worker(OURS).keys() == plain.worker(CELERY).keys()
+        assert plain.complaints() == []
+        # Flower wants to know a task before it sets its limits.
+        refused = plain.http.post("/api/task/rate-limit/shop.price", data={"workername": OURS, "ratelimit": 5})
+        assert (refused.status_code, refused.text) == (404, "Unknown task 'shop.price'")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from flower_fleet import OURS, QUEUES, our_worker, until
 
+pytestmark = pytest.mark.xdist_group("flower")
+
 
 def most_at_once(pages):
     pages.open_worker(OURS)
@@ -91,7 +93,7 @@ def test_a_waiting_task_is_revoked(pages, fleet):
 
 def test_there_is_no_pool_to_restart(pages):
     pages.open_worker(OURS)
-    pages.one("#worker-group").click()
+    pages.click("#worker-group")
     said = pages.press("#worker-pool-restart")
     assert said.startswith(f"Failed to restart the '{OURS}' pool: there is no pool to restart: stop the worker")
 
@@ -101,7 +103,7 @@ def test_shutdown(pages, fleet):
     with our_worker(name, "elsewhere", {"FLOWER_REDIS": fleet.redis_url}) as worker:
         until(lambda: fleet.get("/workers", status=1).get(name))
         pages.open_worker(name)
-        pages.one("#worker-group").click()
+        pages.click("#worker-group")
         assert pages.press("#worker-shutdown") == "Shutting down!"
         assert worker.wait() == 0
     until(lambda: fleet.get("/workers", status=1)[name] is False)

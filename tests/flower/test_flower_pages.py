@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from flower_browser import TABS
-from flower_fleet import CELERY, OURS, QUEUES, TASKS, state_of, until
+from flower_fleet import CELERY, OURS, QUEUES, TASKS, states_of, until
+
+pytestmark = pytest.mark.xdist_group("flower")
 
 NOTHING = ("", "None", "undefined", "null", "—", "NaN")
 
@@ -28,8 +30,9 @@ def test_overview(pages):
     for name in (CELERY, OURS):
         status, *counts, load = rows[name]
         _, processed, failed, succeeded = numbers(counts)
-        assert (status, failed) == ("Online", 2)
+        assert status == "Online"
         assert processed >= 7
+        assert failed >= 2
         assert succeeded >= 2
         assert len(load.split()) == 3
 
@@ -38,8 +41,7 @@ def test_worker_page_has_a_value_wherever_celerys_has_one(pages):
     shown = {}
     for name in (CELERY, OURS):
         pages.open_worker(name)
-        # Celery has nothing else to say, and no tab for that.
-        shown[name] = {tab: pages.values(tab) for tab in TABS if tab != "other" or name == OURS}
+        shown[name] = {tab: pages.values(tab) for tab in TABS}
     for tab, theirs in shown[CELERY].items():
         ours = shown[OURS][tab]
         missing = {key for key, value in theirs.items() if value not in NOTHING and ours.get(key, "-") in NOTHING}
@@ -79,9 +81,8 @@ def test_tasks_page(pages, fleet):
     for worker, ids in fleet.ids.items():
         for outcome, task_id in ids.items():
             name, _, state, received, runtime, on = rows[task_id]
-            # Another test revokes what is waiting.
             assert (name, on.replace("\n", "")) == (TASKS[outcome][0], worker)
-            assert state in (state_of(worker, outcome), "REVOKED" if outcome == "waiting" else state)
+            assert state in states_of(worker, outcome)
             # Celery's worker looks whether a task is revoked before it tells that it received it.
             assert received or (worker, state) == (CELERY, "REVOKED")
             assert bool(runtime) == (state == "SUCCESS")

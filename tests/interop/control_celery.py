@@ -1,8 +1,8 @@
 """The Celery half of the tests of remote control: an application, and what a user of Celery does with it.
 
-`python control_celery.py` reads a JSON list of steps and prints a JSON list of what came of them. A step is
-`["cli", words...]`, the `celery` command line, or `["control"|"inspect", method, arguments]`, or `["send", task, args,
-options]`, or `["wait", id]`.
+`python control_celery.py` reads a step as JSON from each line and prints what came of it. A step is
+`["cli", words...]` (the `celery` command line), `["inspect" or "control", method, arguments, options]`,
+`["send", task, args, options]` or `["wait", id]`.
 """
 
 from __future__ import annotations

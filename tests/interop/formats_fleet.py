@@ -78,4 +78,5 @@ def celery_app(fleet: Fleet, **settings: Any) -> Iterator[Celery]:
             yield app
         finally:
             app.backend.result_consumer.stop()
+            app.backend.result_consumer._pubsub = None  # or destructors of results would connect again
             app.backend.client.connection_pool.disconnect()

@@ -48,7 +48,7 @@ class ServerLog:
 
     def __init__(self, url: str) -> None:
         self.last: dict[str, str] = {}
-        self._server = redis.Redis.from_url(url)
+        self._server = redis.Redis.from_url(url, socket_timeout=None)
         self._going = True
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -79,6 +79,8 @@ class Soak:
     log: ServerLog
     sent: set[str] = field(default_factory=set)
     kills: Counter[str] = field(default_factory=Counter)
+    follows: dict[str, str] = field(default_factory=dict)
+    """Later steps of chains: they are pushed when the step before has run."""
     wrong: list[str] = field(default_factory=list)
     workers: list[tuple[str, Program]] = field(default_factory=list)
     summary: str = ""
@@ -132,7 +134,9 @@ class Soak:
         if self.chance.random() < 0.1:
             steps = [app.signature("mixed.pass_on", args=(0,)), *[app.signature("mixed.pass_on")] * 2]
             last = await asyncio.to_thread(chain(*[step.clone() for step in steps], app=app).apply_async)
-            return [last.id, last.parent.id, last.parent.parent.id]
+            first, second = last.parent.parent, last.parent
+            self.follows |= {second.id: first.id, last.id: second.id}
+            return [first.id, second.id, last.id]
         name, args, options = self._one()
         return [(await asyncio.to_thread(app.send_task, name, args, **options)).id]
 
@@ -154,9 +158,7 @@ class Soak:
     def report(self) -> str:
         done = self.executed()
         missing = self.sent - set(done)
-        theirs = {
-            task_id for task_id in missing if self.log.last.get(task_id) == "pushed" and not self._waits(task_id)
-        }
+        theirs = {task_id for task_id in missing if self._gone_with_celery(task_id, done)}
         lost = missing - theirs
         again = sum(count - 1 for count in done.values())
         if lost:
@@ -165,10 +167,17 @@ class Soak:
         if strangers := set(done) - self.sent:
             self.wrong.append(f"executed, and never sent: {sorted(strangers)}")
         return (
-            f"{len(self.sent)} sent = {len(done)} executed + {len(theirs)} that a Celery worker had taken out and "
-            f"not yet written down when it was killed + {len(lost)} lost; {again} runs twice; "
-            f"killed: {self.kills['celery']} Celery workers, {self.kills['ours']} of ours"
+            f"{len(self.sent)} sent = {len(done)} executed + {len(theirs)} gone with Celery + {len(lost)} lost\n"
+            "(gone with Celery: a Celery worker had taken the message out, and not yet written that down, when it was "
+            "killed; and what would have followed in its chain)\n"
+            f"{again} runs twice; killed: {self.kills['celery']} Celery workers, {self.kills['ours']} of ours"
         )
+
+    def _gone_with_celery(self, task_id: str, done: Counter[str]) -> bool:
+        before = self.follows.get(task_id)
+        if before is not None and before not in done:
+            return self._gone_with_celery(before, done)
+        return self.log.last.get(task_id) == "pushed" and not self._waits(task_id)
 
     def _waits(self, task_id: str) -> bool:
         with redis.Redis.from_url(self.url) as server:

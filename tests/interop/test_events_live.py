@@ -232,8 +232,6 @@ def test_we_see_celerys_worker(url: str, env: dict[str, str], pool: str) -> None
     with running(*worker, env=env, cwd=HERE) as program:
         program.wait_for(" ready.", timeout=60)
         events = asyncio.run(watch(url, complete, work))
-        program.signal(signal.SIGTERM)
-        program.wait()
     state, theirs = State(), CeleryState()
     for event in events:
         state.hear(event)
@@ -267,16 +265,15 @@ def test_we_see_celerys_clients(url: str, env: dict[str, str]) -> None:
 
 def test_celery_workers_live_with_our_heartbeats(url: str, env: dict[str, str]) -> None:
     """Gossip listens to the events of all workers, and complains of what it does not understand."""
-    worker = celery("worker", "-P", "solo", "-l", "INFO", "-n", "gossip@there", "-Q", "elsewhere")
+    worker = celery("worker", "-P", "solo", "-l", "DEBUG", "-n", "gossip@there", "-Q", "elsewhere")
     with running(*worker, env=env, cwd=HERE) as program:
         program.wait_for(" ready.", timeout=60)
-        arguments = ["events_ours:queue", "-n", "ours@here", "--heartbeat-interval", "0.1"]
+        arguments = ["events_ours:queue", "-n", "ours@here", "--heartbeat-interval", "0.5"]
         with aioretryq_worker(*arguments, env=env, cwd=HERE) as ours:
-            program.wait_for("ours@here")  # "sync with", or "joined"
+            program.wait_for("ours@here joined the party")
             ours.signal(signal.SIGTERM)
             ours.wait()
-        program.signal(signal.SIGTERM)
-        program.wait()
+        program.wait_for("ours@here left")
     assert "Traceback" not in program.output
     assert "ERROR" not in program.output
 

@@ -2,7 +2,7 @@
 
 from typing import Any, assert_type
 
-from aioretryq import AsyncResult, Task, TaskQueue, shared_task
+from aioretryq import AsyncResult, CommandState, Task, TaskQueue, shared_task
 
 queue = TaskQueue("memory://")
 
@@ -25,6 +25,16 @@ async def fetch(self: Task[..., Any], url: str) -> dict[str, int]:
 @shared_task
 async def shared(flag: bool) -> None:
     return None
+
+
+@queue.control_command
+async def reload(state: CommandState, n: int = 1) -> dict[str, int]:
+    return {state.hostname: n}
+
+
+@queue.inspect_command(args=[("n", int)])
+def biggest(state: CommandState, n: int = 1) -> list[str]:
+    return list(state.app.tasks)[:n]
 
 
 async def use() -> None:

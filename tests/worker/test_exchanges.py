@@ -7,6 +7,7 @@ import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+import redis
 
 from aioretryq import Broadcast, PublishError, Queue, TaskQueue
 from aioretryq import message as messages
@@ -233,3 +234,24 @@ class TestBroadcasts:
             await client.broker.bus().publish([heard, heard])
             await client.send_task("note", [2], queue="news")
             assert [value for _, _, value in await fleet.settled(2)] == [1, 2]
+
+
+class TestOutages:
+    @pytest.fixture
+    def url(self, redis_url):
+        return redis_url
+
+    async def test_a_worker_listens_again_and_binds_again(self, fleet, url, monkeypatch):
+        monkeypatch.setattr("aioretryq.worker.sources.BOUND_AGAIN", 0.05)
+        client = await fleet.client()
+        with redis.Redis.from_url(url) as server:
+            async with fleet.worker("w", "news", "errors"):
+                for n in range(3):
+                    listening = server.pubsub_numpat()
+                    server.client_kill_filter(_type="pubsub")
+                    server.flushdb()
+                    await until(lambda listening=listening: server.pubsub_numpat() == listening)
+                    await until(lambda: server.exists("_kombu.binding.news", "_kombu.binding.logs") == 2)
+                    await client.send_task("note", [n], exchange="news", routing_key="celery")
+                    await client.send_task("note", [n], exchange="logs", routing_key="db.error")
+                    assert len(await fleet.settled(2 * n + 2)) == 2 * n + 2
