@@ -22,7 +22,7 @@ TRANSPORT_OPTIONS: dict[str, Row] = {
         ),
         different("sep", "\x06\x16", _BUCKETS),
         different("priority_steps", [0, 3, 6, 9], _BUCKETS),
-        not_yet("queue_order_strategy", None, "The queue that waited longest comes first."),
+        same("queue_order_strategy", "round_robin"),
         same("fanout_prefix", True),
         same("fanout_patterns", True),
         different("ack_emulation", True, "Messages are acknowledged, always."),
@@ -57,6 +57,7 @@ TRANSPORT_OPTIONS: dict[str, Row] = {
 _TRANSPORT_RESULTS = (
     same("global_keyprefix", ""),
     same("retry_policy", None),
+    same("result_chord_ordered", True),
     not_yet("master_name", None, "Of Sentinel.", error=True),
     not_yet("sentinel_kwargs", None, "Of Sentinel.", error=True),
     not_yet("min_other_sentinels", None, "Of Sentinel.", error=True),

@@ -189,7 +189,7 @@ class Settings:
         "json", "Serializer of events that is read besides json. They are sent as json, which everybody reads."
     )
     event_buffer_bytes: int = setting(
-        8 * 2**20, "Events that wait for the broker, in bytes. The oldest are dropped when there are more.", at_least=0
+        8 * 2**20, "Bytes of events that wait for the broker. The oldest are dropped when there are more.", at_least=0
     )
 
     # -- workers

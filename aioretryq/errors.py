@@ -222,7 +222,7 @@ class TimeLimitExceeded(AioretryqError):
 
 
 class SoftTimeLimitExceeded(AioretryqError):
-    """The task has run longer than its `soft_time_limit`: raised inside of it, so that it can finish in its own way."""
+    """The task has run longer than its `soft_time_limit`: raised inside of it, so that it can end in its own way."""
 
 
 class WorkerLostError(AioretryqError):

@@ -74,7 +74,7 @@ class CeleryApplication:
     def worker_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options of our worker. `-c` is how many tasks run at once, of whatever kind.
 
-        A prefetch multiplier that was set is honoured: so many messages for each thread are held, most of them waiting.
+        A prefetch multiplier that was set is honoured: so many messages are held for each thread, most of them wait.
         """
         given, queue, conf = dict(options), self.queue, self.app.conf
         del given["loglevel"]

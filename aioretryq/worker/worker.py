@@ -48,7 +48,8 @@ STOP_NOW = tuple(getattr(signal, name) for name in ("SIGQUIT",) if hasattr(signa
 class Worker:
     """Runs the tasks of a queue.
 
-    `queues` defaults to `task_queues`, or else the default queue. `concurrency`, `threads` and `grace` default to the settings.
+    `queues` defaults to `task_queues`, or else the default queue. `concurrency`, `threads` and `grace` default to the
+    settings.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def test_durations_may_be_timedeltas(queue):
     [
         ({"max_retrys": 3}, "max_retries"),
         ({"retry_back_off": True}, "retry_backoff"),
-        ({"rate_limit": "10/s"}, "rate_limit.*not supported"),
+        ({"reject_on_worker_lost": True}, "reject_on_worker_lost"),
         ({"zzz": 1}, "zzz"),
         ({"retry_kwargs": {"max_retrys": 3}}, "max_retries"),
     ],

@@ -40,8 +40,8 @@ class RedisWorld:
         with redis.Redis.from_url(self._url) as client:
             timed = [b"aioretryq.leases", b"aioretryq.revoked", b"aioretryq.sent", *client.keys("*.schedule.*")]
             for key in timed:
-                for member, score in client.zrange(key, 0, -1, withscores=True):
-                    client.zadd(key, {member: score - seconds})
+                if scores := client.zrange(key, 0, -1, withscores=True):
+                    client.zadd(key, {member: score - seconds for member, score in scores})
             for field, value in client.hgetall("aioretryq.sweep").items():
                 client.hset("aioretryq.sweep", field, float(value) - seconds)
 

@@ -91,5 +91,5 @@ async def sweeps(world: World, broker: Broker, seconds: float) -> int:
 
 async def leases_end(world: World, broker: Broker) -> None:
     """Let all leases end, with sweeps up to shortly before, so that the next one finds them and is not late."""
-    assert await sweeps(world, broker, LEASE * 0.9) == 0
-    await world.advance(LEASE * 0.2)
+    assert await sweeps(world, broker, LEASE * 0.8) == 0
+    await world.advance(LEASE * 0.3)

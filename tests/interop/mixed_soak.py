@@ -168,8 +168,8 @@ class Soak:
             self.wrong.append(f"executed, and never sent: {sorted(strangers)}")
         return (
             f"{len(self.sent)} sent = {len(done)} executed + {len(theirs)} gone with Celery + {len(lost)} lost\n"
-            "(gone with Celery: a Celery worker had taken the message out, and not yet written that down, when it was "
-            "killed; and what would have followed in its chain)\n"
+            "(gone with Celery: a Celery worker had taken the message out, and not yet written that down, when it "
+            "was killed; and what would have followed in its chain)\n"
             f"{again} runs twice; killed: {self.kills['celery']} Celery workers, {self.kills['ours']} of ours"
         )
 

@@ -240,7 +240,8 @@ def test_we_see_celerys_worker(url: str, env: dict[str, str], pool: str) -> None
     assert state.alive(events[-1].received) != []
     for what, task_id in ids.items():
         task, their_task = state.tasks[task_id], theirs.tasks[task_id]
-        assert task.state == their_task.state, what
+        # Two processes of a pool may tell of a retry after the success that followed; Celery then shows RETRY.
+        assert task.state == their_task.state or (what, their_task.state) == ("task-retried", "RETRY")
         assert (task.name, task.args, task.worker) == (their_task.name, their_task.args, f"{pool}@there") or (
             what == "task-revoked"  # Celery's worker never says its name
         )

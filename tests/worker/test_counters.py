@@ -115,7 +115,6 @@ async def test_each_attempt_is_counted_afresh(queue):
 
 async def test_whoever_only_ran_beside_a_killer_survives_it(queue, monkeypatch):
     """At their last chance suspects run one at a time."""
-    monkeypatch.setattr("aioretryq.worker.executor.SUSPECTS_APART", 0.05)
     began, done = [], []
 
     @queue.task(name="innocent", max_deliveries=2)
@@ -139,6 +138,8 @@ async def test_whoever_only_ran_beside_a_killer_survives_it(queue, monkeypatch):
     running.cancel()  # the second death: only the killer was at work
     await asyncio.wait([running])
 
+    # Not before: a worker that offers them again all the time may die in the middle of that.
+    monkeypatch.setattr("aioretryq.worker.executor.SUSPECTS_APART", 0.05)
     async with Worker(queue).running():
         for result in innocents:
             await soon(result.get())

@@ -47,7 +47,8 @@ async def test_a_task_that_waits_in_the_queue(queue, work):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_task_that_is_parked(queue, work, when):
-    dropped = await work.apply_async(("dropped",), countdown=0.3)
+    # Long enough for a worker to start, and to do something else, before it is due.
+    dropped = await work.apply_async(("dropped",), countdown=0.3 if when == "before" else 3)
     if when == "before":
         await dropped.revoke()
     async with Worker(queue).running():

@@ -95,7 +95,7 @@ async def test_children(queue, worker):
     ids = await soon(result.get())
     children = await result.children()
     assert [each.id for each in children] == ids
-    assert [each.parent for each in children] == [result, result]
+    assert [each.parent for each in children] == [None, None]  # a parent is the step before, in a chain
     for each in children:
         assert await soon(each.get()) == [result.id, result.id]
     other = await childless.delay()
