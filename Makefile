@@ -9,7 +9,7 @@ AT_ONCE ?= -n auto --dist worksteal
 PYTEST_ARGS ?=
 FAULTS_ARGS ?=
 
-.PHONY: help demo test check bench format soak faults docs clean
+.PHONY: help demo test check bench format soak faults matrix mixed-soak docs clean
 
 help:
 	@echo "make demo    run the main job on an SQLite file: no server needed"
@@ -18,6 +18,8 @@ help:
 	@echo "make bench   benchmarks against other task queues, as ratios"
 	@echo "make soak    the long runs that 'make test' leaves out; SOAK_SECONDS=600 SOAK_SEED=..."
 	@echo "make faults  every fault at full size, ten times, as a table; FAULTS_ARGS='--rounds 1 --only sigkill'"
+	@echo "make matrix  clients and workers of both kinds, Celery's and ours, as a table"
+	@echo "make mixed-soak  workers of both kinds killed at random for ten minutes; MIXED_SECONDS=600 SOAK_SEED=..."
 	@echo "make format  let ruff format the code"
 
 demo: $(VENV)/.demo
@@ -35,6 +37,14 @@ soak: $(VENV)/.test
 faults: $(VENV)/.test
 	sh tests/install_redis.sh $(BIN)/python
 	PYTHONPATH=tests $(BIN)/python -m faults $(FAULTS_ARGS)
+
+matrix: $(VENV)/.test
+	sh tests/install_redis.sh $(BIN)/python
+	$(BIN)/python -m pytest -q tests/interop/test_matrix.py
+
+mixed-soak: $(VENV)/.test
+	sh tests/install_redis.sh $(BIN)/python
+	PYTHONPATH=tests $(BIN)/python -m interop.mixed_soak
 
 check: $(VENV)/.test $(VENV)/.check
 	$(BIN)/ruff check .

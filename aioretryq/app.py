@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from aioretryq import eager
 from aioretryq.backends.disabled import DisabledBackend
-from aioretryq.builtin_tasks import BUILTIN
 from aioretryq.calling import CallOptions, compose
-from aioretryq.celery_config import settings_from_celery
+from aioretryq.canvas.builtin import BUILTIN
+from aioretryq.celery_settings.translation import settings_from_celery
 from aioretryq.config import DEFAULT_URL, Settings
 from aioretryq.connections import Connections
 from aioretryq.context import current_run
@@ -56,6 +56,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 logger = logging.getLogger("aioretryq")
+
 
 class TaskQueue:
     """A queue of tasks: define them with `@queue.task`, open it with `async with queue:`, then `await` calls.

@@ -85,7 +85,8 @@ class Settings:
         None, "Seconds a chord that is not complete is remembered; None as long as results, 0 for ever.", at_least=0
     )
     result_chord_retry_interval: float = setting(
-        1.0, "Seconds between two looks of `celery.chord_unlock`, which Celery sends for backends without counters.",
+        1.0,
+        "Seconds between two looks of `celery.chord_unlock`, which Celery sends for backends without counters.",
         at_least=0,
     )
     result_extended: bool = setting(False, "Store name, args, kwargs, worker, retries and queue with a result.")

@@ -7,8 +7,8 @@ import types
 from collections.abc import Container, Mapping
 from typing import Any
 
-from aioretryq.celery_names import canonical, looks_like_a_setting
-from aioretryq.celery_table import CELERY_SETTINGS
+from aioretryq.celery_settings.names import canonical, looks_like_a_setting
+from aioretryq.celery_settings.table import CELERY_SETTINGS
 from aioretryq.errors import ConfigError
 
 CELERY_ONLY = frozenset(CELERY_SETTINGS)

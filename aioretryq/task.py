@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
 from aioretryq import config, eager
-from aioretryq.celery_options import TASK_OPTIONS
+from aioretryq.celery_settings.options import TASK_OPTIONS
 from aioretryq.context import Request, current_run
 from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, UnknownSettingError, did_you_mean
 from aioretryq.rates import check_rate

@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from aioretryq import backends
-from aioretryq.celery_config import translate
-from aioretryq.celery_urls import backend_url
+from aioretryq.celery_settings.translation import translate
+from aioretryq.celery_settings.urls import backend_url
 from aioretryq.errors import ConfigError
 from aioretryq.protocol.content import CONTENT_TYPES
 from aioretryq.setting_sources import read_celery

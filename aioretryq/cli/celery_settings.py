@@ -6,9 +6,9 @@ from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from aioretryq.celery_config import verdict
-from aioretryq.celery_options import RESULT_OPTIONS, TASK_OPTIONS, TRANSPORT_OPTIONS, WORKER_OPTIONS
-from aioretryq.celery_table import CELERY_SETTINGS, Row
+from aioretryq.celery_settings.options import RESULT_OPTIONS, TASK_OPTIONS, TRANSPORT_OPTIONS, WORKER_OPTIONS
+from aioretryq.celery_settings.table import CELERY_SETTINGS, Row
+from aioretryq.celery_settings.translation import verdict
 from aioretryq.cli.worker import worker
 from aioretryq.config import HINTS, Settings
 from aioretryq.setting_values import fit

@@ -12,7 +12,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aioretryq import errbacks, states
+from aioretryq import states
+from aioretryq.canvas import errbacks
 from aioretryq.errors import AioretryqError, BrokerError, ChordError, NotOpenError
 from aioretryq.exchanging import ToExchange
 from aioretryq.message import ChordClaim

@@ -244,9 +244,7 @@ class Executor:
         found = await self._settler.settled(task_id)
         return found is not None and found.status == states.REVOKED
 
-    def _settle_again(
-        self, task: Task[Any, Any], attempted: Attempted, found: ResultDocument
-    ) -> Settlement | None:
+    def _settle_again(self, task: Task[Any, Any], attempted: Attempted, found: ResultDocument) -> Settlement | None:
         if isinstance(task, ForeignTask) and not task.is_done(attempted.message, found):
             return None
         self._events.found(attempted.message, found)

@@ -15,10 +15,10 @@ from uuid import UUID, uuid5
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.calling import REPLY_TO, compose, options_of_signature
-from aioretryq.canvas_plan import Compiler
-from aioretryq.canvas_shapes import errbacks_of, failing
+from aioretryq.canvas.errbacks import Errback, Failure, sorted_out
+from aioretryq.canvas.plan import Compiler
+from aioretryq.canvas.shapes import errbacks_of, failing
 from aioretryq.context import Request
-from aioretryq.errbacks import Errback, Failure, sorted_out
 from aioretryq.errors import AioretryqError, ChordError, ConfigError, NotRegistered, PayloadTooLarge
 from aioretryq.exchanging import outgoing
 from aioretryq.message import ChordOpening, ChordPart
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aioretryq.app import TaskQueue
-    from aioretryq.canvas_plan import Plan
+    from aioretryq.canvas.plan import Plan
     from aioretryq.message import ChordClaim, Outgoing, Signature, StoredResult, TaskMessage
     from aioretryq.task import Task
     from aioretryq.worker.settlement import Attempted

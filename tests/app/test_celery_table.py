@@ -11,10 +11,10 @@ from celery.bin.worker import worker as celery_worker
 from click.testing import CliRunner
 
 from aioretryq import ConfigError, TaskQueue
-from aioretryq.celery_config import says_nothing, verdict
-from aioretryq.celery_names import OLD_NAMES, canonical
-from aioretryq.celery_options import TASK_OPTIONS, WORKER_OPTIONS
-from aioretryq.celery_table import CELERY_SETTINGS, Verdict
+from aioretryq.celery_settings.names import OLD_NAMES, canonical
+from aioretryq.celery_settings.options import TASK_OPTIONS, WORKER_OPTIONS
+from aioretryq.celery_settings.table import CELERY_SETTINGS, Verdict
+from aioretryq.celery_settings.translation import says_nothing, verdict
 from aioretryq.cli import main as our_command
 from aioretryq.cli.worker import worker as our_worker
 from aioretryq.config import HINTS

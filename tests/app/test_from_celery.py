@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kombu.common import Broadcast
 
 from aioretryq import ConfigError, TaskQueue, queues
-from aioretryq.celery_table import CELERY_SETTINGS
+from aioretryq.celery_settings.table import CELERY_SETTINGS
 
 URL = "redis://broker/1"
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioretryq.calling import compose, options_of_signature
-from aioretryq.canvas_plan import Compiler, Plan
+from aioretryq.canvas.plan import Compiler, Plan
 from aioretryq.config import Settings
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol.signature import MAX_DEPTH, as_dict, read_signature, size

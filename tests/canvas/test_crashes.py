@@ -11,7 +11,7 @@ from canvas.composing import s, written
 from celery import chord, group
 
 from aioretryq import ChordError, Worker
-from aioretryq.canvas_sending import send_signature
+from aioretryq.canvas.sending import send_signature
 from queues import soon, until
 
 LEASE = 0.2

@@ -9,9 +9,9 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from aioretryq import backends, brokers
-from aioretryq.celery_options import RESULT_OPTIONS, TRANSPORT_OPTIONS
-from aioretryq.celery_table import CELERY_SETTINGS, Row, Verdict, not_needed
-from aioretryq.celery_urls import backend_url, broker_url
+from aioretryq.celery_settings.options import RESULT_OPTIONS, TRANSPORT_OPTIONS
+from aioretryq.celery_settings.table import CELERY_SETTINGS, Row, Verdict, not_needed
+from aioretryq.celery_settings.urls import backend_url, broker_url
 from aioretryq.config import HINTS, Settings, check
 from aioretryq.drivers.redis import parse_url
 from aioretryq.errors import ConfigError

@@ -150,7 +150,9 @@ _RESULTS = (
     same("result_chord_expires"),
     same("result_chord_join_timeout", 3.0),
     same("result_chord_retry_interval", 1.0),
-    not_yet("result_chord_ordered", None, "Of chords, which stay with Celery workers."),
+    translated(
+        "result_chord_ordered", None, "Also as a key of `result_backend_transport_options`, where Celery looks."
+    ),
     not_needed("result_persistent", None, "Of the rpc backend only."),
     not_needed("result_exchange", "celeryresults", "Of the old amqp backend only."),
     not_needed("result_exchange_type", "direct", "Of the old amqp backend only."),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aioretryq.canvas_shapes import OF_CHAIN, body_link_error, link, link_error, listed, spliced, unrolled
+from aioretryq.canvas.shapes import OF_CHAIN, body_link_error, link, link_error, listed, spliced, unrolled
 from aioretryq.errors import ProtocolError
 from aioretryq.message import TaskMessage
 from aioretryq.protocol.signature import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioretryq.celery_table import CELERY_SETTINGS
+from aioretryq.celery_settings.table import CELERY_SETTINGS
 
 _OLD_PREFIXES = {
     "beat_": "CELERYBEAT_",

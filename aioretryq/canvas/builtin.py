@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from aioretryq import errbacks, states
-from aioretryq.canvas_sending import send_signature
-from aioretryq.canvas_shapes import errbacks_of, failing
+from aioretryq import states
+from aioretryq.canvas import errbacks
+from aioretryq.canvas.sending import send_signature
+from aioretryq.canvas.shapes import errbacks_of, failing
 from aioretryq.context import Request
 from aioretryq.errors import ChordError, ConfigError, MaxRetriesExceededError, ProtocolError
 from aioretryq.protocol.exceptions import exception_to_data

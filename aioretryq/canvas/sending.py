@@ -1,4 +1,4 @@
-"""Sends workflows: what `canvas_plan` has planned, chords opened first."""
+"""Sends workflows: what `plan` has planned, chords opened first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.calling import REPLY_TO, CallOptions, compose, options_of_signature
-from aioretryq.canvas_plan import Compiler
+from aioretryq.canvas.plan import Compiler
 from aioretryq.context import current_run
 from aioretryq.errors import ConfigError, NotRegistered, PayloadTooLarge
 from aioretryq.exchanging import outgoing
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aioretryq.app import TaskQueue
-    from aioretryq.canvas_plan import Handle, Plan
+    from aioretryq.canvas.plan import Handle, Plan
     from aioretryq.message import Outgoing, TaskMessage
 
 AT_ONCE = 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioretryq.celery_table import Row, better, different, not_needed, not_yet, others, same, translated
+from aioretryq.celery_settings.table import Row, better, different, not_needed, not_yet, others, same, translated
 
 _KEYS = "Queues and keys have Celery's usual names."
 _BUCKETS = "Priorities have Celery's usual buckets."
