@@ -28,7 +28,7 @@ from aioretryq.errors import (
     PayloadTooLarge,
     did_you_mean,
 )
-from aioretryq.events import EventReceiver
+from aioretryq.events.receiving import EventReceiver
 from aioretryq.exchanging import outgoing
 from aioretryq.group_result import GroupResult, result_from_tuple
 from aioretryq.protocol.clock import Clock

@@ -13,7 +13,7 @@ from aioretryq.backends import create_backend
 from aioretryq.backends.consumer import ResultConsumer
 from aioretryq.backends.store import ResultStore
 from aioretryq.brokers import create_broker
-from aioretryq.event_sending import EventSender
+from aioretryq.events.sending import EventSender
 from aioretryq.exchanging import Exchanging
 from aioretryq.protocol.formats import check_message_formats
 from aioretryq.publishing import Publisher

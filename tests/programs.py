@@ -11,13 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from redis_server import environment
+
 ROOT = Path(__file__).parent.parent
-
-
-def environment() -> dict[str, str]:
-    """A copy of this process's. Between tests pytest changes the original; a program that is started from a thread
-    at that moment would fail with EFAULT."""
-    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
 
 
 class Program:

@@ -13,14 +13,18 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from programs import environment
-
 FORCE = "TEST_REDIS_SERVER"
 """Environment variable: path of the server program to use."""
 
 
 class NoRedisServer(Exception):
     """There is no server program on this machine."""
+
+
+def environment() -> dict[str, str]:
+    """A copy of this process's. Between tests pytest changes the original; a program that is started from a thread
+    at that moment would fail with EFAULT."""
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
 
 
 def find_program() -> tuple[str, str]:

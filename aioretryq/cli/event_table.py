@@ -12,7 +12,7 @@ from rich.text import Text
 from aioretryq.cli.event_text import printable
 
 if TYPE_CHECKING:
-    from aioretryq.event_state import State, TaskState, WorkerState
+    from aioretryq.events.state import State, TaskState, WorkerState
 
 WORKERS = 12
 """Rows for workers, at most; tasks have the rest of the screen."""

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Self
 
 from aioretryq.errors import BrokerUnavailable, ProtocolError
-from aioretryq.event_state import State, TaskState, WorkerState
 from aioretryq.outage import Outage
 from aioretryq.protocol.event import Event, decode_events, sender_of
 from aioretryq.protocol.saferepr import saferepr
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from aioretryq.brokers.base import BusListener
     from aioretryq.message import Broadcast
 
-__all__ = ["Event", "EventReceiver", "State", "TaskState", "WorkerState"]
 
 logger = logging.getLogger("aioretryq")
 
