@@ -58,6 +58,8 @@ class Leases:
         keeper = _Thread(self, self._broker, BlockedLoop(loop, self._jobs, limit=self._blocked_limit), loop)
         keeper.start()
         end = asyncio.wrap_future(keeper.ended)
+        # Where another piece has failed first nobody looks at this one's error: asyncio would complain.
+        end.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.shield(end)
         finally:

@@ -117,8 +117,9 @@ async def test_tasks_only_celery_knows_get_to_it_through_a_shared_queue(
 ) -> None:
     env = {"INTEROP_REDIS": redis_url, "AIORETRYQ_UNKNOWN_TASK_DELAY": "0.2"}
     with aioretryq_worker("our_side:queue", env=env, cwd=HERE):
-        results = [await queue.send_task("interop.celery_only", [number]) for number in range(20)]
-        assert await asyncio.gather(*[r.get(timeout=30) for r in results]) == list(range(20))
+        # Each is offered until it is Celery that takes it, which is a matter of chance.
+        results = [await queue.send_task("interop.celery_only", [number]) for number in range(5)]
+        assert await asyncio.gather(*[r.get(timeout=90) for r in results]) == list(range(5))
 
 
 async def test_the_message_in_the_list_is_celerys(queue: TaskQueue, redis_url: str) -> None:
