@@ -3,6 +3,7 @@
 from aioretryq.app import TaskQueue
 from aioretryq.config import Settings
 from aioretryq.context import Request, current_task
+from aioretryq.control import Inspect, RemoteControl, Replies
 from aioretryq.custom_commands import CommandState
 from aioretryq.dead import DeadLetters
 from aioretryq.dead_messages import DeadMessage
@@ -38,6 +39,7 @@ from aioretryq.errors import (
     UnknownSettingError,
     WorkerLostError,
 )
+from aioretryq.events import Event, EventReceiver
 from aioretryq.execution import ExceptionInfo
 from aioretryq.group_result import GroupResult
 from aioretryq.queues import Broadcast, Queue
@@ -67,10 +69,13 @@ __all__ = [
     "DeadMessage",
     "EagerResult",
     "EncodeError",
+    "Event",
+    "EventReceiver",
     "ExceptionInfo",
     "GroupResult",
     "Ignore",
     "IncompleteStream",
+    "Inspect",
     "IntervalPolicy",
     "MaxRetriesExceededError",
     "NotOpenError",
@@ -80,7 +85,9 @@ __all__ = [
     "PublishError",
     "Queue",
     "Reject",
+    "RemoteControl",
     "RemoteTaskError",
+    "Replies",
     "Request",
     "ResultTimeout",
     "Retry",

@@ -31,6 +31,7 @@ from aioretryq.errors import (
 from aioretryq.events.receiving import EventReceiver
 from aioretryq.exchanging import outgoing
 from aioretryq.group_result import GroupResult, result_from_tuple
+from aioretryq.linking import with_signatures
 from aioretryq.protocol.clock import Clock
 from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.security import security_for
@@ -43,13 +44,16 @@ from aioretryq.routing import check_routes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
+    from typing import Unpack
 
     from aioretryq.backends.consumer import Watch
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
+    from aioretryq.calling import CallKeywords
     from aioretryq.context import Request
     from aioretryq.message import TaskMessage
     from aioretryq.task import AsyncTask, Task
+    from aioretryq.task_options import TaskOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -135,9 +139,9 @@ class TaskQueue:
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
-    def task(self, /, *, bind: Literal[True], **options: Any) -> BoundDecorator: ...
+    def task(self, /, *, bind: Literal[True], **options: Unpack[TaskOptions]) -> BoundDecorator: ...
     @overload
-    def task(self, /, **options: Any) -> Decorator: ...
+    def task(self, /, *, bind: Literal[False] = False, **options: Unpack[TaskOptions]) -> Decorator: ...
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a task of a function: `@queue.task`, or `@queue.task(max_retries=5, ...)`.
 
@@ -190,13 +194,15 @@ class TaskQueue:
         name: str,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[CallKeywords],
     ) -> AsyncResult[Any]:
         """Send a task by name; it need not be defined here.
 
         Options: countdown or eta, expires, queue, priority, task_id, headers, ignore_result, serializer, compression,
-        shadow, time_limit, soft_time_limit, retry, retry_policy, timeout, wait, reply_to, root_id, parent_id.
+        shadow, time_limit, soft_time_limit, retry, retry_policy, timeout, wait, reply_to, root_id, parent_id, and
+        what follows: link, link_error, chain (tasks, or signatures as dictionaries), chord.
 
+        Raises ConfigError for options that cannot be, and for such of what follows.
         Raises PublishError when the broker has not confirmed it after the retries of `retry_policy`; with
         `wait=seconds` only after waiting that long in addition for a broker that is gone. All of it ends after
         `timeout` seconds, or `timeout` and `wait` together.
@@ -213,7 +219,7 @@ class TaskQueue:
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
         """What `send_task` and `apply_async` share."""
-        call = CallOptions.of(options, name)
+        call = CallOptions.of(with_signatures(options, name), name)
         if self.conf.task_always_eager:
             return await eager.apply(
                 task or self.find_task(name),

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
 from aioretryq.message import TaskMessage
@@ -16,7 +16,8 @@ from aioretryq.protocol import compression
 from aioretryq.protocol.content import content_type_of
 from aioretryq.protocol.security import security_for
 from aioretryq.protocol.task import format_moment, saferepr
-from aioretryq.routing import Route, route
+from aioretryq.rates import check_limits
+from aioretryq.routing import NO_ROUTE, Route, route
 from aioretryq.topology import topology_of
 
 if TYPE_CHECKING:
@@ -94,6 +95,54 @@ class CallOptions:
         return made
 
 
+@runtime_checkable
+class Callee(Protocol):
+    """What says itself how it is called later: a task, also one of Celery's."""
+
+    def signature(self) -> Signature: ...
+
+
+Link = Callee | Mapping[str, Any]
+"""What may follow from a call: a task, or a signature as a dictionary."""
+
+
+class CallKeywords(TypedDict, total=False):
+    """What a type checker knows of `CallOptions`, as keywords of whoever is called."""
+
+    countdown: float | None
+    eta: datetime | None
+    expires: float | datetime | timedelta | None
+    queue: str | None
+    exchange: str | None
+    exchange_type: str | None
+    routing_key: str | None
+    priority: int | None
+    task_id: str | None
+    headers: Mapping[str, Any] | None
+    ignore_result: bool | None
+    serializer: str | None
+    compression: str | None
+    shadow: str | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    reply_to: str | None
+    root_id: str | None
+    parent_id: str | None
+    link: Link | Sequence[Link] | None
+    link_error: Link | Sequence[Link] | None
+    chain: Link | Sequence[Link] | None
+    chord: Link | None
+    group_id: str | None
+    group_index: int | None
+    replaced_task_nesting: int
+    stamped_headers: Sequence[str] | None
+    stamps: Mapping[str, Any] | None
+    retry: bool | None
+    retry_policy: Mapping[str, Any] | None
+    timeout: float | None
+    wait: float | None
+
+
 _MOMENTS = ("eta", "expires")
 _OF_THE_SENDER = frozenset("retry retry_policy timeout wait stamps".split())
 
@@ -145,6 +194,8 @@ _TIMES: dict[str, Any] = {
     "expires": (*_SECONDS, datetime, timedelta),
     "timeout": _SECONDS,
     "wait": _SECONDS,
+    "time_limit": _SECONDS,
+    "soft_time_limit": _SECONDS,
 }
 
 
@@ -157,6 +208,7 @@ def _check_times(options: CallOptions, whose: str) -> None:
         value = getattr(options, option)
         if value is not None and not value >= 0:  # nan, too
             raise ConfigError(f"A call of {whose}: {option} is a number of seconds, at least 0; not {value!r}.")
+    check_limits(options.time_limit, options.soft_time_limit, f"A call of {whose}")
 
 
 def is_text(value: str) -> bool:
@@ -240,15 +292,16 @@ def _workflow(options: CallOptions) -> dict[str, Any]:
 
 def _address(options: CallOptions, task: Task[Any, Any] | None, routed: Route, settings: Settings) -> Address:
     topology = topology_of(settings)
-    if options.exchange is options.routing_key is routed.exchange is routed.routing_key is None:  # nearly always
-        return topology.to_queue(_first(options.queue, task.queue if task else None, routed.queue))
+    own = Route(task.queue, exchange=task.exchange, routing_key=task.routing_key) if task else NO_ROUTE
+    if all(each.exchange is each.routing_key is None for each in (options, own, routed)):  # nearly always
+        return topology.to_queue(_first(options.queue, own.queue, routed.queue))
     asked = Route(
         options.queue,
         exchange=options.exchange,
         exchange_type=options.exchange_type,
         routing_key=options.routing_key,
     )
-    return topology.address([asked, Route(task.queue if task else None), routed])
+    return topology.address([asked, own, routed])
 
 
 def _first(*candidates: Any) -> Any:

@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aioretryq.protocol.saferepr import saferepr
+
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
     from aioretryq.message import Signature, TaskMessage
@@ -59,6 +61,46 @@ class Request:
     def attempts(self) -> int:
         """How often the body was begun and raised, this run included: `retries + 1`."""
         return self.retries + 1
+
+    # What Celery's tasks may ask for, too; none of it costs anything until somebody does.
+
+    @property
+    def timelimit(self) -> list[float | None]:
+        """Hard and soft limit, where the message has them."""
+        return [self.time_limit, self.soft_time_limit]
+
+    @property
+    def argsrepr(self) -> str:
+        return saferepr(tuple(self.args))
+
+    @property
+    def kwargsrepr(self) -> str:
+        return saferepr(self.kwargs)
+
+    @property
+    def lang(self) -> str:
+        """The language of the task."""
+        return "py"
+
+    @property
+    def utc(self) -> bool:
+        """Whether `eta` and `expires` are in UTC where they do not say."""
+        return True
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether an earlier worker did not finish the message."""
+        return bool(self.delivery_info.get("redelivered"))
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """What travelled beside the headers of the message."""
+        return {
+            "correlation_id": self.correlation_id,
+            "reply_to": self.reply_to,
+            "delivery_info": {name: self.delivery_info.get(name) for name in ("exchange", "routing_key")},
+            "priority": self.delivery_info.get("priority"),
+        }
 
     @classmethod
     def of(cls, message: TaskMessage, *, hostname: str | None = None, **known: Any) -> Request:

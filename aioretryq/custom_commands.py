@@ -63,6 +63,7 @@ class Commands:
             signature=options.get("signature") or "",
             alias=options.get("alias"),
             visible=options.get("visible", True),
+            pairs=True,
         )
         self.found[name] = CustomCommand(described, function)
         if described.alias is not None:

@@ -231,9 +231,8 @@ def parse_revocation(notice: str) -> Notice:
         return Notice(rest, terminate=terminate)
     try:
         found = json.loads(rest)
+        named = found.items() if isinstance(found, dict) else ()
+        stamps = {name: [str(value) for value in values] for name, values in named if isinstance(values, list)}
     except (ValueError, RecursionError):
         return Notice()
-    if not isinstance(found, dict):
-        return Notice()
-    stamps = {name: [str(value) for value in values] for name, values in found.items() if isinstance(values, list)}
-    return Notice(stamps=stamps, terminate=terminate)
+    return Notice(stamps=stamps, terminate=terminate and bool(stamps))

@@ -32,26 +32,32 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """A fanout exchange: every worker that takes it as one of its queues runs every task that is sent to it."""
+    """A fanout exchange: every worker that takes it as one of its queues runs every task that is sent to it.
+
+    `name` is what calls, routes and `-Q` call it. The exchange has the same name unless it is given.
+    """
 
     name: str
+    exchange: str = ""
+    routing_key: str | None = None
 
     def __post_init__(self) -> None:
         _check(self)
+        object.__setattr__(self, "exchange", self.exchange or self.name)
 
 
 def _check(made: Queue | Broadcast) -> None:
     if not isinstance(made.name, str) or not made.name:
         raise ConfigError(f"A queue has a name, not {made.name!r}.")
+    for name in ("exchange", "routing_key"):
+        value = getattr(made, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"Queue {made.name!r}: {name} is a text, not {value!r}.")
     if isinstance(made, Broadcast):
         return
     if made.exchange_type not in (DIRECT, TOPIC):
         hint = "use Broadcast(name)" if made.exchange_type == FANOUT else f"use {DIRECT} or {TOPIC}"
         raise ConfigError(f"Queue {made.name!r}: there is no exchange_type {made.exchange_type!r} here; {hint}.")
-    for name in ("exchange", "routing_key"):
-        value = getattr(made, name)
-        if value is not None and not isinstance(value, str):
-            raise ConfigError(f"Queue {made.name!r}: {name} is a text, not {value!r}.")
     expires = made.expires
     if expires is not None and not (isinstance(expires, int | float) and expires > 0):
         raise ConfigError(f"Queue {made.name!r}: expires is a number of seconds, not {expires!r}.")
@@ -98,14 +104,20 @@ def _read_options(name: str, options: Any) -> Queue | Broadcast:
     if unknown := sorted(str(key) for key in given if key not in _OPTIONS):
         raise ConfigError(f"Queue {name!r} in task_queues has no option {', '.join(unknown)}.")
     if given.get("exchange_type") == FANOUT:
-        return Broadcast(given.get("exchange") or name)
+        return Broadcast(name, given.get("exchange") or "", given.get("routing_key"))
     return Queue(name, **given)
 
 
 def _read_kombu(value: Any) -> Queue | Broadcast:
+    if getattr(value, "bindings", None):
+        raise ConfigError(
+            f"task_queues: {value.name} with a list of bindings; a queue has one exchange here. Make it a queue for "
+            "each of them, and serve them all."
+        )
     exchange = value.exchange
     kind = getattr(exchange, "type", None) or DIRECT
     name = getattr(exchange, "name", None) or None
     if kind == FANOUT:
-        return Broadcast(name or getattr(value, "alias", None) or value.name)
+        # kombu's own Broadcast makes up the name of its queue for each worker; what it is called is its alias.
+        return Broadcast(getattr(value, "alias", None) or value.name, name or "", value.routing_key or None)
     return Queue(value.name, name, kind, value.routing_key or None, getattr(value, "expires", None))

@@ -1,11 +1,16 @@
-"""How often a task may start in one worker. Pure: the clock is passed in."""
+"""Limits of tasks: above all how often one may start in one worker. Pure: the clock is passed in."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -40,18 +45,101 @@ def check_rate(value: Any, whose: str) -> Any:
     return value
 
 
-class Slots:
-    """When each task may start next. A slot that was given is kept: whoever has one does not ask again."""
+def check_limits(hard: Any, soft: Any, whose: str) -> None:
+    """ConfigError if the soft time limit would come after the hard one, and so never."""
+    if hard and soft and soft > hard:
+        raise ConfigError(f"{whose}: soft_time_limit {soft} is longer than time_limit {hard}; make it shorter.")
 
-    def __init__(self) -> None:
-        self._next: dict[str, float] = {}
 
-    def take(self, task: str, rate: float, now: float) -> float:
-        """The moment from which the call may start: `now`, or later."""
-        slot = max(now, self._next.get(task, now))
-        self._next[task] = slot + 1.0 / rate
-        return slot
+AHEAD = 5.0
+"""Seconds for which slots are given in advance: so long it takes at most until another rate, or another worker, has
+an effect on what waits."""
 
-    def forget(self, task: str) -> None:
-        """Begin afresh: the rate of the task has changed."""
-        self._next.pop(task, None)
+OFFER_AFTER, OFFER_AT_LATEST = AHEAD / 2, 30.0
+"""Seconds for which a message waits that has got no slot; longer where very many wait."""
+
+OFFERS = 200.0
+"""So many of these are offered in a second, at most, or twice the rate: they must not keep a worker busy."""
+
+AT_ONCE = 0.01
+"""Seconds; a task that has to wait no longer than that starts at once, and those after it wait for it."""
+
+LATE = 0.25
+"""Seconds after which a slot is free for others: a second worker has its message, or it was revoked."""
+
+KEPT = 1.0
+"""Seconds for which a slot that was not used may still be: with several workers many would be lost, and more would
+be bursts."""
+
+EARLY = 0.5
+"""Seconds; what comes earlier than that, because the broker's clock is ahead of ours, has to wait once more."""
+
+MOST_AHEAD = 3600.0
+"""Seconds by which a broker's clock may be ahead; a mark that says more is wrong."""
+
+NO_BUCKET = 0
+"""On a message that has to ask again; buckets have other numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message waits: until when by the broker's clock, and what is written on it."""
+
+    due: float
+    marks: dict[str, float]
+
+
+class Bucket:
+    """The starts of one task in one worker, at one rate.
+
+    A slot counts only in the bucket that gave it: other workers, and this one at another rate, have other numbers.
+    """
+
+    def __init__(self, rate: float, number: int) -> None:
+        self._every = 1.0 / rate
+        self._number = number
+        self._pace = 1.0 / max(OFFERS, 2 * rate)
+        self._next = -math.inf
+        self._offer = -math.inf
+        self._lead = 0.0
+        self._given: OrderedDict[float, None] = OrderedDict()  # the earliest first
+
+    def ask(self, marks: Mapping[str, float], now: float) -> Place | None:
+        """Where the message with these marks has to wait; None if it starts now."""
+        if now < marks.get("due", now) < now + MOST_AHEAD:  # it is here, so the broker's clock says more than ours
+            self._lead = max(self._lead, marks["due"] - now)
+        own = self._own(marks)
+        if own is not None and own > now + EARLY:
+            return self._place(own, self._number)
+        slot = max(now, self._next)
+        at_once = slot <= now + AT_ONCE
+        if own is not None or self._left_over(now) or at_once:
+            if own is not None:
+                del self._given[own]
+            self._next = max(self._next, (slot if at_once else now) + self._every)
+            return None
+        if slot <= now + AHEAD:
+            self._next = slot + self._every
+            self._given[slot] = None
+            return self._place(slot, self._number)
+        delay = min(OFFER_AT_LATEST, max(OFFER_AFTER, slot - AHEAD - now))
+        self._offer = max(now + delay, self._offer + self._pace)
+        return self._place(self._offer, NO_BUCKET)
+
+    def _place(self, moment: float, bucket: int) -> Place:
+        due = moment + self._lead
+        return Place(due, {"slot": moment, "bucket": bucket, "due": due})
+
+    def _own(self, marks: Mapping[str, float]) -> float | None:
+        """The slot that the message has here, if it still counts."""
+        slot = marks.get("slot")
+        return slot if marks.get("bucket") == self._number and slot in self._given else None
+
+    def _left_over(self, now: float) -> bool:
+        """Take the earliest slot that nobody has come for, if there is one."""
+        kept = max(KEPT, self._every)  # at a low rate a busy worker comes later than a second
+        while self._given and (first := next(iter(self._given))) <= now - LATE:
+            del self._given[first]
+            if first >= now - kept:
+                return True
+        return False

@@ -13,8 +13,10 @@ from aioretryq.task import AsyncTask, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
+    from typing import Unpack
 
     from aioretryq.app import TaskQueue
+    from aioretryq.task_options import TaskOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,9 +63,9 @@ def shared_task(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P
 @overload
 def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def shared_task(*, bind: Literal[True], **options: Any) -> BoundDecorator: ...
+def shared_task(*, bind: Literal[True], **options: Unpack[TaskOptions]) -> BoundDecorator: ...
 @overload
-def shared_task(**options: Any) -> Decorator: ...
+def shared_task(*, bind: Literal[False] = False, **options: Unpack[TaskOptions]) -> Decorator: ...
 def shared_task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Like `@queue.task`, for libraries: the task is known to every queue, and uses the current one."""
 

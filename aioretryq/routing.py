@@ -62,6 +62,8 @@ def check_routes(routes: Any) -> None:
         for target in routes.values():
             _target(target)
         return
+    if isinstance(routes, str):
+        raise ConfigError(f"task_routes: {routes!r} is the name of a router. Import it, and give the router itself.")
     if not isinstance(routes, list | tuple):
         raise ConfigError(f"task_routes must be a dict, a callable or a list of those, not {routes!r}.")
     for entry in routes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import types
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aioretryq.celery_settings.names import canonical, looks_like_a_setting
@@ -45,17 +47,41 @@ def import_path(path: str) -> object:
     return found
 
 
+def import_symbol(path: str) -> object:
+    """`package.module`, `package.module:attribute`, or `package.module.attribute`."""
+    try:
+        return import_path(path)
+    except ConfigError as error:
+        module, _, attribute = path.rpartition(".")
+        missing = error.__cause__
+        if not module or not isinstance(missing, ModuleNotFoundError) or missing.name != path:
+            raise
+        try:
+            return import_path(f"{module}:{attribute}")
+        except ConfigError:
+            raise error from missing  # that there is no such module says more
+
+
 # -- what Celery was told
 
 
-def read_celery(source: object, namespace: str = "CELERY") -> tuple[dict[str, Any], list[str]]:
-    """What was set, by the names of today, and the keys that look like settings but are none.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was set, by the names of today; `spelt` has the keys that were other names, and `unknown` those that look
+    like settings but are none."""
 
-    `source` is a Celery application, the module or mapping that configures one, or the import path of either. Of an
-    application the configuration is loaded, as its first use would.
+    values: dict[str, Any]
+    unknown: list[str]
+    spelt: dict[str, str]
+
+
+def read_celery(source: object, namespace: str = "CELERY") -> Given:
+    """What a Celery application, the module or mapping that configures one, or the import path of either says.
+
+    Of an application the configuration is loaded, as its first use would. It is looked for where `celery -A` does.
     """
     if isinstance(source, str):
-        source = import_path(source)
+        source = import_symbol(source)
     conf = _configuration_of(source)
     if conf is not None:
         return _read_application(conf)
@@ -68,10 +94,7 @@ def read_celery(source: object, namespace: str = "CELERY") -> tuple[dict[str, An
 
 def _configuration_of(source: object) -> Any:
     """`app.conf` of a Celery application, or of the one in a module; Celery itself is not imported."""
-    candidates = [source]
-    if isinstance(source, types.ModuleType):
-        candidates += [found for name in ("app", "celery") if (found := vars(source).get(name)) is not None]
-    for candidate in candidates:
+    for candidate in _applications(source) if isinstance(source, types.ModuleType) else [source]:
         try:
             conf = getattr(candidate, "conf", None)
             if callable(getattr(conf, "value_set_for", None)):
@@ -81,13 +104,31 @@ def _configuration_of(source: object) -> Any:
     return None
 
 
-def _read_application(conf: Any) -> tuple[dict[str, Any], list[str]]:
+def _applications(module: types.ModuleType) -> Iterator[object]:
+    """What `celery -A` would take of the module, in its order: `app`, `celery`, the submodule celery, anything."""
+    found = dict(vars(module))
+    yield from (found[name] for name in ("app", "celery") if name in found)
+    inside = f"{module.__name__}.celery"
+    if hasattr(module, "__path__") and importlib.util.find_spec(inside) is not None:
+        inner = import_path(inside)
+        if isinstance(inner, types.ModuleType):
+            yield from _applications(inner)
+    yield from (value for value in found.values() if _is_celery(type(value)))
+
+
+def _is_celery(kind: type) -> bool:
+    # By the class: a stand-in such as celery.current_app would be asked for its application.
+    return any((base.__module__, base.__name__) == ("celery.app.base", "Celery") for base in kind.__mro__)
+
+
+def _read_application(conf: Any) -> Given:
     try:
         values = {name: getattr(conf, name) for name in CELERY_SETTINGS if conf.value_set_for(name)}
         keys = [str(key) for key in conf.table(with_defaults=False, censored=False)]
     except Exception as error:
         raise _unreadable(error) from error
-    return values, _unknown(keys, {}, "CELERY")
+    spelt = {name: key for key in keys if (name := canonical(key)) not in (None, key) and name not in keys}
+    return Given(values, _unknown(keys, {}, "CELERY"), {name: key for name, key in spelt.items() if name is not None})
 
 
 def _unreadable(error: Exception) -> ConfigError:
@@ -113,29 +154,32 @@ def _public(source: object) -> dict[Any, Any]:
     }
 
 
-def _by_todays_names(given: Mapping[str, Any], namespace: str, source: object) -> tuple[dict[str, Any], list[str]]:
+def _by_todays_names(given: Mapping[str, Any], namespace: str, source: object) -> Given:
     found = {key: name for key in given if (name := canonical(key, namespace)) is not None}
     unknown = _unknown(given, given, namespace)
     if not found and not unknown and not isinstance(source, Mapping):
         raise ConfigError(f"There is no Celery application and none of Celery's settings in {source!r}.")
     problems = []
     values: dict[str, Any] = {}
+    spelt: dict[str, str] = {}
     for key, name in found.items():
         if name in values and values[name] is not given[key] and values[name] != given[key]:
-            problems.append(f"{name} is set twice, by different names and to different values")
-        values[name] = given[key]
+            problems.append(f"{name} is set twice, by {spelt[name]} and {key}, to different values")
+        values[name], spelt[name] = given[key], key
     old = {key: name for key, name in found.items() if key != name and name not in found}
     if old and any(key == name for key, name in found.items()):
         renames = ", ".join(f"{key} -> {name}" for key, name in sorted(old.items()))
         problems.append(f"old and new names are mixed, which Celery refuses as well; rename {renames}")
     if problems:
         raise ConfigError(f"This Celery configuration contradicts itself: {'; '.join(problems)}.")
-    return values, unknown
+    return Given(values, unknown, {name: key for name, key in spelt.items() if name != key and name not in found})
 
 
 def _unknown(keys: Any, values: Mapping[str, Any], namespace: str) -> list[str]:
     return sorted(
         key
         for key in keys
-        if canonical(key, namespace) is None and looks_like_a_setting(key) and not callable(values.get(key))
+        if canonical(key, namespace) is None
+        and looks_like_a_setting(key, namespace)
+        and not callable(values.get(key))
     )

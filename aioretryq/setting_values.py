@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -83,3 +84,10 @@ def in_words(hint: Any) -> str:
         return ", ".join(map(str, get_args(hint)))
     known = {bool: "yes or no", types.NoneType: "nothing", int: "a whole number", float: "a number", str: "a text"}
     return known.get(hint) or ("names with commas" if hint == tuple[str, ...] else "JSON")
+
+
+def without_password(url: str) -> str:
+    """For messages. What cannot be parsed may hold a password anywhere: cut at the last "@", and at the query."""
+    before, at, rest = url.rpartition("@")
+    slashes = re.match(r"[^@/]*//", before)
+    return (f"{slashes[0] if slashes else ''}***@{rest}" if at else url).partition("?")[0]

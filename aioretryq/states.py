@@ -13,10 +13,22 @@ FAILURE: Final = "FAILURE"
 REVOKED: Final = "REVOKED"
 
 FINAL: Final = frozenset({SUCCESS, FAILURE, REVOKED})
-"""A stored final state is never overwritten."""
+"""What nothing comes after; a stored one is not overwritten, but see `stays`."""
 
 WITH_EXCEPTION: Final = frozenset({RETRY, FAILURE, REVOKED})
 """States whose `result` is an exception."""
 
 PROPAGATED: Final = frozenset({FAILURE, REVOKED})
 """States in which `get()` raises."""
+
+RUN_TO_ITS_END: Final = frozenset({SUCCESS, FAILURE})
+"""Final states that only a run gives."""
+
+
+def stays(stored: str | None, new: str) -> bool:
+    """Whether a stored state is not overwritten with a new one: it is final.
+
+    But whoever revokes a task stores REVOKED without knowing whether it runs. Where it does, its run says what came
+    of it in the end.
+    """
+    return stored in FINAL and not (stored == REVOKED and new in RUN_TO_ITS_END)

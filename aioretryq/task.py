@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
-from aioretryq import config, eager
-from aioretryq.celery_settings.options import TASK_OPTIONS
+from aioretryq import eager
 from aioretryq.context import Request, current_run
-from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, UnknownSettingError, did_you_mean
-from aioretryq.rates import check_rate
+from aioretryq.errors import MaxRetriesExceededError, Retry, did_you_mean
+from aioretryq.linking import signature_of_call
+from aioretryq.rates import check_limits
 from aioretryq.retry import RetryPolicy
+from aioretryq.task_options import CHECKED, FROM_SETTINGS, OPTIONS, FromSetting, check_option, check_retry_options
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+    from datetime import datetime
+    from typing import Unpack
 
     from aioretryq.app import TaskQueue
+    from aioretryq.calling import CallKeywords
     from aioretryq.execution import ExceptionInfo
+    from aioretryq.message import Signature
     from aioretryq.result import AsyncResult, EagerResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-OPTIONS: dict[str, Any] = {
-    "max_retries": 3,
-    "default_retry_delay": 180.0,
-    "autoretry_for": (),
-    "dont_autoretry_for": (),
-    "retry_kwargs": {},
-    "retry_backoff": False,
-    "retry_backoff_max": 600.0,
-    "retry_jitter": True,
-    "throws": (),
-    "queue": None,
-    "priority": None,
-    "expires": None,
-    "serializer": None,
-    "compression": None,
-    "shadow_name": None,
-    "trail": True,
-    "send_events": True,
-}
-"""Options of a task and their defaults, by Celery's names."""
-
-FROM_SETTINGS = {
-    "acks_late": "task_acks_late",
-    "dead_letter": "task_dead_letter",
-    "ignore_result": "task_ignore_result",
-    "max_deliveries": "task_max_deliveries",
-    "rate_limit": "task_default_rate_limit",
-    "soft_time_limit": "task_soft_time_limit",
-    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
-    "time_limit": "task_time_limit",
-    "track_started": "task_track_started",
-}
-"""Options whose default is a setting."""
 
 HOOKS = ("before_start", "on_success", "on_retry", "on_failure", "after_return")
 
@@ -92,6 +61,8 @@ class Task(Generic[P, R]):
     retry_jitter: bool
     throws: tuple[type[BaseException], ...]
     queue: str | None
+    exchange: str | None
+    routing_key: str | None
     priority: int | None
     expires: float | datetime | None
     serializer: str | None
@@ -124,14 +95,18 @@ class Task(Generic[P, R]):
         self.bind = bind
         self.function = function
         self.is_coroutine = inspect.iscoroutinefunction(function)
-        self.signature = inspect.signature(function)
+        self.parameters = inspect.signature(function)
         self._app = app
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
         self.__wrapped__ = function
-        inherited = {option: getattr(type(self), option) for option in _CHECKED if hasattr(type(self), option)}
+        inherited = {option: getattr(type(self), option) for option in CHECKED if hasattr(type(self), option)}
         for option, value in {**inherited, **(options or {})}.items():
             setattr(self, option, check_option(option, value, name))
+        # Only the task's own: a setting may well be longer than the limit of one task.
+        hard, soft = (getattr(type(self), each, None) for each in ("time_limit", "soft_time_limit"))
+        own = vars(self)
+        check_limits(own.get("time_limit", hard), own.get("soft_time_limit", soft), f"Task {name!r}")
         self.hooks = frozenset(hook for hook in HOOKS if getattr(type(self), hook) is not getattr(Task, hook))
 
     if not TYPE_CHECKING:  # mypy then still flags misspelt attributes
@@ -139,8 +114,6 @@ class Task(Generic[P, R]):
         def __getattr__(self, name: str) -> Any:
             if name in OPTIONS:
                 return OPTIONS[name]
-            if name in FROM_SETTINGS:
-                return getattr(self.app.conf, FROM_SETTINGS[name])
             raise AttributeError(f"Task {self.name!r} has no attribute {name!r}.{did_you_mean(name, OPTIONS)}")
 
     def __repr__(self) -> str:
@@ -150,6 +123,11 @@ class Task(Generic[P, R]):
     def app(self) -> TaskQueue:
         """The queue this task belongs to; of a shared task, the current one."""
         return self._app()
+
+    @property
+    def limited(self) -> bool:
+        """Whether its runs have a time limit, if their messages do not say otherwise."""
+        return bool(self.time_limit or self.soft_time_limit)
 
     # -- running
 
@@ -175,7 +153,10 @@ class Task(Generic[P, R]):
         return await self.apply_async(args, kwargs)
 
     async def apply_async(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallKeywords],
     ) -> AsyncResult[R]:
         """Send the task; returns when the broker has it. Options are those of `TaskQueue.send_task`.
 
@@ -200,9 +181,34 @@ class Task(Generic[P, R]):
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """TypeError, naming the task, if the function cannot be called with these."""
         try:
-            self.signature.bind(*((self, *args) if self.bind else args), **kwargs)
+            self.parameters.bind(*((self, *args) if self.bind else args), **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature} cannot be called so: {error}") from None
+            raise TypeError(f"{self.name}{self.parameters} cannot be called so: {error}") from None
+
+    # -- being called by others: in links, and by Celery's canvas
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Unpack[CallKeywords],
+    ) -> Signature:
+        """A call to be made later, such as for `link=`. What it follows gives it one more argument, the first.
+
+        `immutable` does without that. Raises ConfigError for options that no call has.
+        """
+        return signature_of_call(self.name, args, kwargs or {}, options, immutable=immutable)
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """`signature` with these arguments."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
+        """The same, immutable: so the arguments have to be all that the function needs, or it is a TypeError."""
+        self.check_arguments(args, kwargs)
+        return self.signature(args, kwargs, immutable=True)
 
     # -- retrying
 
@@ -311,81 +317,5 @@ class AsyncTask(Task[P, R]):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]
 
 
-_NUMBER = (int, float)
-RETRY_OPTIONS: dict[str, Any] = {
-    "countdown": _NUMBER,
-    "eta": datetime,
-    "queue": str,
-    "priority": int,
-    "expires": (*_NUMBER, datetime, timedelta),
-    "time_limit": _NUMBER,
-    "soft_time_limit": _NUMBER,
-    "headers": Mapping,
-}
-"""Options of `Task.retry()` and their types; None leaves the task's or the message's."""
-_KNOWN = frozenset(OPTIONS) | frozenset(FROM_SETTINGS)
-_EXCEPTIONS = ("autoretry_for", "dont_autoretry_for", "throws")
-_CHECKED = (*_EXCEPTIONS, "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max", "default_retry_delay")
-
-
-def check_option(option: str, value: Any, task: str) -> Any:
-    """The value of a task option as it is kept, or ConfigError."""
-    if option in TASK_OPTIONS and option not in _KNOWN:
-        note = TASK_OPTIONS[option].note
-        raise UnknownSettingError(f"Task {task!r}: Celery's option {option!r} is not supported; remove it. {note}")
-    check_options({option: value}, _KNOWN, f"Task {task!r}")
-    if option in _EXCEPTIONS:
-        classes = tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
-        if not all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in classes):
-            raise ConfigError(f"Task {task!r}: {option} takes exception classes, not {value!r}.")
-        return classes
-    if option == "max_retries" and not (value is None or (isinstance(value, int) and value >= 0)):
-        raise ConfigError(f"Task {task!r}: max_retries is a number, at least 0, or None for ever; not {value!r}.")
-    if option == "retry_kwargs":
-        return _check_retry_kwargs(value, task)
-    if option == "priority" and value is not None and not (type(value) is int and 0 <= value <= 9):
-        raise ConfigError(f"Task {task!r}: priority is a number from 0 (served first) to 9, not {value!r}.")
-    if option == "rate_limit":
-        return check_rate(value, f"Task {task!r}: rate_limit")
-    if option in FROM_SETTINGS:
-        return _check_as_setting(option, value, task)
-    if option in ("retry_backoff", "retry_backoff_max", "default_retry_delay") and not _is_duration(value):
-        raise ConfigError(f"Task {task!r}: {option} is a number of seconds, at least 0; not {value!r}.")
-    return value.total_seconds() if isinstance(value, timedelta) else value
-
-
-def _check_as_setting(option: str, value: Any, task: str) -> Any:
-    try:
-        return config.check(FROM_SETTINGS[option], value)
-    except ConfigError as error:
-        raise ConfigError(f"Task {task!r}, {option}: {error}") from None
-
-
-def _check_retry_kwargs(value: Any, task: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"Task {task!r}: retry_kwargs is a dictionary of retry()'s options, not {value!r}.")
-    whose = f"retry_kwargs of task {task!r}"
-    check_options(value, {*RETRY_OPTIONS, "max_retries"}, whose)
-    if "eta" in value:
-        raise ConfigError(f"{whose}: eta would be the same moment for every retry; use countdown or retry_backoff.")
-    check_retry_options({name: option for name, option in value.items() if name != "max_retries"}, whose)
-    if "max_retries" in value:
-        check_option("max_retries", value["max_retries"], task)
-    return value
-
-
-def check_retry_options(options: Mapping[str, Any], whose: str) -> None:
-    check_options(options, RETRY_OPTIONS, whose)
-    for option, value in options.items():
-        if value is not None and not isinstance(value, RETRY_OPTIONS[option]):
-            raise ConfigError(f"{whose}: {option} cannot be {value!r}.")
-
-
-def _is_duration(value: Any) -> bool:
-    return isinstance(value, timedelta) or (isinstance(value, int | float) and value >= 0)
-
-
-def check_options(options: Mapping[str, Any], known: Collection[str], whose: str) -> None:
-    for option in options:
-        if option not in known:
-            raise UnknownSettingError(f"{whose} has no option {option!r}.{did_you_mean(option, known)}")
+for _option, _setting in FROM_SETTINGS.items():
+    setattr(Task, _option, FromSetting(_setting))

@@ -51,10 +51,7 @@ class Topology:
         self._queues = {each.name: self._complete(each) for each in declared}
         if defaults.queue not in self._queues and (not declared or create_missing):
             self._queues[defaults.queue] = self._complete(Queue(defaults.queue))
-        self._kinds = {
-            (each.name if isinstance(each, Broadcast) else each.exchange): kind_of(each)
-            for each in self._queues.values()
-        }
+        self._kinds = {each.exchange: kind_of(each) for each in self._queues.values()}
 
     def _complete(self, queue: Queue | Broadcast) -> Queue | Broadcast:
         if isinstance(queue, Broadcast):
@@ -108,7 +105,8 @@ class Topology:
             return Address("", name)
         found = found or self.find(name)
         if isinstance(found, Broadcast):
-            return Address(found.name, self.default_key if key is None else key, FANOUT)
+            own = self.default_key if found.routing_key is None else found.routing_key
+            return Address(found.exchange, own if key is None else key, FANOUT)
         if found.exchange_type == DIRECT:
             return Address("", name)
         return Address(found.exchange or "", key or found.routing_key or "", found.exchange_type)

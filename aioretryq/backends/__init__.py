@@ -10,6 +10,7 @@ from aioretryq.backends.memory import MemoryBackend
 from aioretryq.backends.redis import RedisBackend
 from aioretryq.backends.sqlite import SQLiteBackend
 from aioretryq.errors import ConfigError, did_you_mean
+from aioretryq.setting_values import without_password
 
 if TYPE_CHECKING:
     from aioretryq.backends.base import ResultBackend
@@ -61,6 +62,6 @@ def create_backend(name: str, settings: Settings) -> ResultBackend:
             "or result_backend='disabled' to store no results."
         )
     raise ConfigError(
-        f"{name!r} is not a result backend.{did_you_mean(alias, [*BUILT_IN, *NOT_YET])} "
+        f"{without_password(name)!r} is not a result backend.{did_you_mean(alias, [*BUILT_IN, *NOT_YET])} "
         "It looks like redis://host:6379/0, sqlite:///file.sqlite3, memory:// or disabled."
     )

@@ -49,7 +49,10 @@ class ResultBackend(Protocol):
     ) -> None: ...
 
     async def store(self, results: Sequence[StoredResult]) -> list[bool]:
-        """Store and announce. False, and nothing is stored, where a final state is stored already."""
+        """Store and announce. False, and nothing is stored, where a final state is stored already.
+
+        SUCCESS and FAILURE do replace REVOKED (`states.stays`).
+        """
         ...
 
     async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:

@@ -87,7 +87,7 @@ class MemoryResults:
 
     def store(self, result: StoredResult, now: float) -> bool:
         kept = self._kept.get(result.task_id)
-        if kept is not None and kept.state in states.FINAL and kept.expires > now:
+        if kept is not None and kept.expires > now and states.stays(kept.state, result.state):
             return False
         expires = math.inf if result.ttl is None else now + result.ttl
         self._kept[result.task_id] = _Kept(result.state, result.document, expires)

@@ -83,8 +83,8 @@ class RedisBackend:
         return stored
 
     async def _store(self, results: Sequence[StoredResult]) -> list[bool]:
-        """The script tells final states in JSON only: what it cannot read is judged here, and it checks that this is
-        still what is stored."""
+        """The script tells states in JSON only: what it cannot read is judged here, and it checks that this is still
+        what is stored."""
         answers: dict[int, bytes] = {}
         open_values = dict.fromkeys(range(len(results)), "")
         while open_values:
@@ -98,18 +98,19 @@ class RedisBackend:
     async def _try_to_store(self, results: Sequence[StoredResult], judged: Sequence[str]) -> bytes:
         args: list[Any] = []
         for result, value in zip(results, judged, strict=True):
-            args += ["" if result.ttl is None else max(1, ceil(result.ttl * 1000)), result.document, value]
+            life = "" if result.ttl is None else max(1, ceil(result.ttl * 1000))
+            args += [life, result.document, value, int(states.stays(states.REVOKED, result.state))]
         with self._server.errors():
             reply: bytes = await self._scripts["store"]([self._key(result.task_id) for result in results], args)
         return reply
 
     async def _judge(self, results: Sequence[StoredResult], numbers: Sequence[int]) -> dict[int, str]:
-        """Those whose stored values are not final, with the values' SHA-1."""
+        """Those whose stored values may be replaced, with the values' SHA-1."""
         values = await self.fetch([results[number].task_id for number in numbers])
         return {
             number: hashlib.sha1(value or b"", usedforsecurity=False).hexdigest()
             for number, value in zip(numbers, values, strict=True)
-            if value is None or status_of(value) not in states.FINAL
+            if value is None or not states.stays(status_of(value), results[number].state)
         }
 
     async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:

@@ -51,7 +51,7 @@ class RedisChords:
         for part in parts:
             position = "+inf" if part.index is None else part.index
             args += [part.task_id, part.content, position, _seconds(part.ttl)]
-            args += [max(1, ceil(part.hold)), part.token, int(part.returns)]
+            args += [_milliseconds(part.hold), part.token, int(part.returns)]
         return flags(await script(keys, args))
 
     async def parts(self, client: Redis, group_id: str) -> list[bytes]:
@@ -67,7 +67,7 @@ class RedisChords:
 
     async def hold(self, script: AsyncScript, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
         keys = [self._key(claim.group_id, kind) for claim in claims for kind in (".c", ".s")]
-        return flags(await script(keys, [max(1, ceil(hold)), *(claim.token for claim in claims)])) if claims else []
+        return flags(await script(keys, [_milliseconds(hold), *(claim.token for claim in claims)])) if claims else []
 
     async def close(self, script: AsyncScript, claims: Sequence[ChordClaim]) -> None:
         keys = [self._key(claim.group_id, kind) for claim in claims for kind in (".j", ".t", ".s", ".d", ".c")]
@@ -76,6 +76,10 @@ class RedisChords:
             args += [claim.token, int(claim.failed)]
         if claims:
             await script(keys, args)
+
+
+def _milliseconds(hold: float) -> int:
+    return max(1, ceil(hold * 1000))
 
 
 def _seconds(ttl: float | None) -> int:

@@ -32,6 +32,7 @@ TOPIC = "results"
 GROUP = "\0group:"
 """Before the ids of groups, which are kept among the results: no task's id begins like that."""
 FINAL = ", ".join(f"'{state}'" for state in sorted(states.FINAL))
+RUN_TO_ITS_END = ", ".join(f"'{state}'" for state in sorted(states.RUN_TO_ITS_END))
 
 
 class SQLiteListener:
@@ -240,7 +241,8 @@ def _store(
     statement = f"""INSERT INTO results (task_id, state, expires, document) VALUES (?, ?, ?, ?)
         ON CONFLICT (task_id) DO UPDATE
         SET state = excluded.state, expires = excluded.expires, document = excluded.document
-        WHERE state NOT IN ({FINAL}) OR expires <= ?"""
+        WHERE state NOT IN ({FINAL}) OR expires <= ?
+            OR (state = '{states.REVOKED}' AND excluded.state IN ({RUN_TO_ITS_END}))"""
     stored = []
     for result in results:
         expires = None if result.ttl is None else now + result.ttl

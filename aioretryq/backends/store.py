@@ -87,7 +87,7 @@ class ResultStore:
         return StoredResult(document.task_id, document.status, data, life or None)
 
     async def store(self, records: Sequence[StoredResult]) -> list[bool]:
-        """Store and announce; False for each that came after a final state.
+        """Store and announce; False for each that came after a final state (`states.stays`).
 
         Raises BackendStoreError with `result_backend_always_retry`, else what the adapter raised.
         """

@@ -9,6 +9,7 @@ from aioretryq.brokers.memory import MemoryBroker
 from aioretryq.brokers.redis import RedisBroker
 from aioretryq.brokers.sqlite import SQLiteBroker
 from aioretryq.errors import ConfigError, did_you_mean
+from aioretryq.setting_values import without_password
 
 if TYPE_CHECKING:
     from aioretryq.brokers.base import Broker
@@ -45,6 +46,6 @@ def create_broker(url: str, settings: Settings) -> Broker:
             "without a server."
         )
     raise ConfigError(
-        f"{url!r} is not a broker URL.{did_you_mean(scheme, BUILT_IN)} It looks like redis://host:6379/0, "
-        "sqlite:///file.sqlite3 or memory://."
+        f"{without_password(url)!r} is not a broker URL.{did_you_mean(scheme, BUILT_IN)} It looks like "
+        "redis://host:6379/0, sqlite:///file.sqlite3 or memory://."
     )

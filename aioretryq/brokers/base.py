@@ -133,13 +133,23 @@ class Broker(Protocol):
         """Start the leases anew. False for one that was lost."""
         ...
 
-    async def recover(self, *, limit: int = 1000) -> int:
+    async def recover(self, *, limit: int = 1000, worker: str = "", queues: Sequence[str] = ()) -> int:
         """Put messages whose lease has ended back to the front of their queues, marked as redelivered.
 
         Any worker may call it at any time, and those of a place should every fifth of a lease; returns how many
         were put back. When the last sweep, by anyone, is more than half a lease ago (or there was none), then
         nobody could renew either: the server was gone, the machine slept. Such a late sweep puts nothing back,
         and for one lease no other does: first those who still live renew theirs.
+
+        `worker`, a name that nobody else has, and its `queues` are who sweeps: see `leave`.
+        """
+        ...
+
+    async def leave(self, worker: str, queues: Sequence[str]) -> list[str]:
+        """The worker stops, and sweeps no more: those of `queues` that no other worker serves, as far as is known.
+
+        A worker serves the queues of its sweeps, until it leaves or has not swept for a lease. Queues that only
+        workers of this kind can serve are left out: there `unpark` is for nobody.
         """
         ...
 
@@ -156,6 +166,21 @@ class Broker(Protocol):
 
     async def purge(self, queue: str) -> int:
         """Delete what waits and what is parked in `queue`; returns how many."""
+        ...
+
+    # -- parked messages
+
+    async def parked(self, queues: Sequence[str] | None = None) -> dict[str, int]:
+        """How many messages each queue has parked; without `queues` of all queues that have some."""
+        ...
+
+    async def unpark(self, queue: str, *, limit: int = 1000) -> int:
+        """Make up to `limit` parked messages ordinary ones, at the tail of the queue, those due first first.
+
+        For consumers that do not know of parking, and wait for an eta by themselves. The marks of having waited
+        are taken off, so that workers of this kind park them again; what is counted of a message stays. Each
+        message is moved in one step. Returns how many were; of a repeated call what is new.
+        """
         ...
 
     # -- exchanges

@@ -106,7 +106,7 @@ class MemoryBroker:
         with store.lock:
             return [store.extend(delivery.tag, until) for delivery in deliveries]
 
-    async def recover(self, *, limit: int = 1000) -> int:
+    async def recover(self, *, limit: int = 1000, worker: str = "", queues: Sequence[str] = ()) -> int:
         store = self._checked()
         with store.lock:
             count = store.recover(self._clock(), self._lease, limit)
@@ -130,6 +130,21 @@ class MemoryBroker:
         store = self._checked()
         with store.lock:
             return store.purge(queue)
+
+    async def leave(self, worker: str, queues: Sequence[str]) -> list[str]:
+        return []  # nobody else reads this process's memory
+
+    async def parked(self, queues: Sequence[str] | None = None) -> dict[str, int]:
+        store = self._checked()
+        with store.lock:
+            return store.parked(queues)
+
+    async def unpark(self, queue: str, *, limit: int = 1000) -> int:
+        store = self._checked()
+        with store.lock:
+            count = store.unpark(queue, limit)
+            store.ring()
+        return count
 
     def bus(self) -> MemoryBus:
         return self._bus

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aioretryq.brokers.memory_bus import Exchanges
+from aioretryq.brokers.parking import as_not_parked
 from aioretryq.brokers.sweep import Sweeps, sweep
 from aioretryq.message import DeadEntry, Delivery
 
@@ -62,6 +63,13 @@ class _Queue:
     def admit_due(self, now: float) -> None:
         while self.parked and self.parked[0][0] <= now:
             self.append(heapq.heappop(self.parked)[2])
+
+    def unpark(self, limit: int) -> int:
+        count = min(max(limit, 0), len(self.parked))
+        for _ in range(count):
+            _, _, message = heapq.heappop(self.parked)
+            self.append(replace(message, body=as_not_parked(message.body)))
+        return count
 
     def pop(self, priority: int, limit: int) -> Iterator[_Message]:
         lane = self.lanes.get(priority, deque())
@@ -217,6 +225,14 @@ class MemoryStore:
 
     def depth(self, name: str) -> int:
         return len(self._queues.get(name, ()))
+
+    def parked(self, names: Iterable[str] | None) -> dict[str, int]:
+        if names is None:
+            return {name: len(queue.parked) for name, queue in self._queues.items() if queue.parked}
+        return {name: len(self._queues[name].parked) if name in self._queues else 0 for name in names}
+
+    def unpark(self, name: str, limit: int) -> int:
+        return self._queues[name].unpark(limit) if name in self._queues else 0
 
     def purge(self, name: str) -> int:
         return len(self._queues.pop(name, ()))

@@ -20,8 +20,10 @@ from aioretryq.brokers.redis_channels import Channels
 from aioretryq.brokers.redis_dead import DeadLetters
 from aioretryq.brokers.redis_history import history
 from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, Targets, bucket_of, unacked_suffix
+from aioretryq.brokers.redis_parking import Parking
 from aioretryq.brokers.redis_recovery import Recovery
 from aioretryq.brokers.redis_session import RedisSession
+from aioretryq.brokers.redis_strange import Strange, read_texts
 from aioretryq.drivers.redis import flags
 from aioretryq.errors import BrokerError, ConfigError
 from aioretryq.message import Claim, Delivery
@@ -48,7 +50,8 @@ class RedisBroker:
     """Messages in Redis, as kombu keeps them: a delivery's priority is that of its list, 0, 3, 6 or 9.
 
     Deliveries and interruptions are counted in the messages themselves: only what is a message in Celery's form
-    can be counted. A repeated `purge`, `trim_dead` or `recover` tells what is new since the one whose reply was lost.
+    can be counted. A repeated `purge`, `trim_dead`, `recover` or `unpark` tells what is new since the one whose reply
+    was lost.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -68,6 +71,7 @@ class RedisBroker:
         self._recovery = Recovery(
             self._session, self._keys, self._bindings, lease=settings.lease, visibility_timeout=visibility_timeout
         )
+        self._parking = Parking(self._session, self._keys)
         self._answers = Answers()
         channels = Channels(options, self._session.database)
         self._bus = RedisBus(self._session, self._keys, self._bindings, channels)
@@ -78,6 +82,8 @@ class RedisBroker:
         self._last_tag = 0
         self._unanswered: list[ClaimRange] = []
         self._last_revocation = b"0"
+        self._unread = False  # revocations
+        self._strange = Strange()
         self._lower: set[str] = set()
         self._due: dict[str, float] = {}
 
@@ -112,7 +118,9 @@ class RedisBroker:
 
     async def claim(self, queues: Sequence[str], *, limit: int) -> Claim:
         queues = list(dict.fromkeys(queues)) if limit > 0 else []
-        await self._session.declare(queues)
+        if new := self._session.undeclared(queues):
+            await self.depth(new)  # what cannot be a queue is refused before it is bound
+            await self._session.declare(new)
         if self._unanswered:
             await self._unclaim()
         lists = [self._keys.bucket(queue, bucket) for bucket in BUCKETS for queue in queues]
@@ -126,12 +134,13 @@ class RedisBroker:
         except BaseException:
             self._unanswered.append(ClaimRange(first, self._last_tag, queues))
             raise
-        due, revoked, runs, bodies = reply
+        due, revoked, runs, bodies, last, unread = reply
         now = time.monotonic()
         self._due.update({q: now + float(text or "inf") for q, text in zip(queues, due, strict=True)})
-        if revoked:
-            self._last_revocation = revoked[-1]
-        return Claim(self._deliveries(queues, first, runs, bodies), [notice.decode() for notice in revoked[::2]])
+        self._last_revocation, self._unread = last or self._last_revocation, bool(unread)
+        notices, strange = read_texts(revoked)
+        self._strange.complain(self._keys.revocations[0], strange)
+        return Claim(self._deliveries(queues, first, runs, bodies), notices)
 
     def _deliveries(self, queues: Sequence[str], first: int, runs: list[int], bodies: list[bytes]) -> list[Delivery]:
         deliveries: list[Delivery] = []
@@ -164,6 +173,8 @@ class RedisBroker:
         # message of a lower priority, one that another process parked, a revocation) is found by
         # returning early, every LOOK seconds.
         watch = self._session.watch
+        if self._unread:
+            return
         now = time.monotonic()
         seconds = min([timeout, LOOK, *(self._due[queue] - now for queue in queues if queue in self._due)])
         if seconds <= 0:
@@ -200,10 +211,23 @@ class RedisBroker:
         extended = await self._session.run("extend", self._keys.held, [self._lease, self._lead, *tags])
         return flags(extended)
 
-    async def recover(self, *, limit: int = 1000) -> int:
-        recovered = await self._recovery.recover(limit=limit)
+    async def recover(self, *, limit: int = 1000, worker: str = "", queues: Sequence[str] = ()) -> int:
+        living = [f"{worker}{SEP}{queue}" for queue in queues if worker]
+        recovered = await self._recovery.recover(limit=limit, living=living)
         await self._bindings.sweep()
         return recovered
+
+    async def leave(self, worker: str, queues: Sequence[str]) -> list[str]:
+        args = [self._lease, SEP, worker, *queues]
+        return [queues[n - 1] for n in await self._session.run("leave", [self._keys.workers], args)]
+
+    # -- parked messages
+
+    async def parked(self, queues: Sequence[str] | None = None) -> dict[str, int]:
+        return await self._parking.count(queues)
+
+    async def unpark(self, queue: str, *, limit: int = 1000) -> int:
+        return await self._parking.unpark(queue, limit=limit)
 
     # -- the rest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.brokers.redis_keys import Targets
+from aioretryq.brokers.redis_strange import Strange, read_texts
 from aioretryq.drivers.redis import flags
 from aioretryq.message import DeadEntry
 
@@ -27,6 +28,7 @@ class DeadLetters:
         self._session = session
         self._keys = keys
         self._answers = answers
+        self._strange = Strange()
 
     async def bury(self, entries: Sequence[DeadEntry]) -> None:
         if entries:
@@ -34,13 +36,27 @@ class DeadLetters:
             await self._session.run("bury", self._keys.dead, args)
 
     async def page(self, *, after: str, limit: int) -> list[DeadEntry]:
+        page: list[DeadEntry] = []
+        start = b"(" + after.encode() if after else b"-"
+        # What is no entry must not make the page look like the last one.
+        while (wanted := limit - len(page)) > 0:
+            ids, entries = await self._read(start, wanted)
+            page += entries
+            if len(ids) < wanted:
+                break
+            start = b"(" + ids[-1]
+        return page
+
+    async def _read(self, start: bytes, limit: int) -> tuple[list[bytes], list[DeadEntry]]:
         client = self._session.client
         entries, index = self._keys.dead
         with self._session.errors():
-            start = b"(" + after.encode() if after else b"-"
-            ids: Any = await client.zrangebylex(index, start, b"+", start=0, num=limit) if limit > 0 else []
-            found: Any = await client.hmget(entries, ids) if ids else []
-        return [DeadEntry(i.decode(), content) for i, content in zip(ids, found, strict=True) if content is not None]
+            ids: Any = await client.zrangebylex(index, start, b"+", start=0, num=limit)
+            contents: Any = await client.hmget(entries, ids) if ids else []
+        names, strange = read_texts(ids)
+        self._strange.complain(index, strange)
+        found = dict(zip(ids, contents, strict=True))
+        return ids, [DeadEntry(name, found[name.encode()]) for name in names if found[name.encode()] is not None]
 
     async def content(self, entry_id: str) -> bytes | None:
         client = self._session.client

@@ -50,7 +50,7 @@ def history(body: bytes) -> History:
 
 
 def _count(value: object, unknown: int = 0) -> int:
-    return value if type(value) is int and value >= 0 else unknown
+    return value if type(value) is int and 0 <= value < 2**31 else unknown
 
 
 def as_counted(message: Outgoing) -> bytes:

@@ -38,6 +38,7 @@ class Keys:
         self.binding_deadlines = prefix + "_kombu.binding_deadlines"
         self.expiring = prefix + "aioretryq.expiring"
         self.sweep = prefix + "aioretryq.sweep"
+        self.workers = prefix + "aioretryq.workers"
         self.void = f"{prefix}aioretryq.void.{instance}"
         self.finished = f"{prefix}aioretryq.finished.{instance}"
 
@@ -78,6 +79,23 @@ class Targets:
         return self.numbers.setdefault(key, len(self.numbers) + 1)
 
 
+def read_parked(member: bytes) -> tuple[int, bytes]:
+    """(bucket, message) of a member of a schedule; ValueError for what is none of ours."""
+    bucket, length, rest = member.removeprefix(b"+").split(b":", 2)
+    if int(bucket) not in BUCKETS or not 0 <= int(length) <= len(rest):
+        raise ValueError(member)
+    return int(bucket), rest[int(length) :]
+
+
+def is_key(text: str) -> bool:
+    """Whether the server can be asked for it: a lone surrogate has no bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def unacked_suffix(queue: str) -> str:
     """What follows the message in kombu's unacked: `[<message>,"<exchange>","<routing key>"]`."""
     return f',"",{json.dumps(queue)}]'
@@ -89,8 +107,11 @@ def read_unacked(tag: bytes, value: bytes | None) -> tuple[str, str, int, bytes]
         raise ValueError(value)
     # The last one is ours, whatever the message holds: within the queue's name quotes are escaped.
     at = value.rindex(b',"",')
-    queue = json.loads(value[at + 4 : -1])
+    try:
+        queue = json.loads(value[at + 4 : -1])
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     prefix, _, bucket = tag.decode().rpartition(":")
-    if not isinstance(queue, str) or not prefix.startswith(OUR_TAG) or int(bucket) not in BUCKETS:
+    if not (isinstance(queue, str) and is_key(queue) and prefix.startswith(OUR_TAG) and int(bucket) in BUCKETS):
         raise ValueError(value)
     return tag.decode(), queue, int(bucket), value[1:at]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aioretryq import routing
 from aioretryq.brokers.redis_history import after_crash, after_interruption
-from aioretryq.brokers.redis_keys import Targets, bucket_of, read_unacked
+from aioretryq.brokers.redis_keys import Targets, bucket_of, is_key, read_unacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +43,10 @@ class Recovery:
         held = [(d.tag, d.queue, bucket_of(d.priority), after_interruption(d)) for d in deliveries]
         await self._restore(held, ended_only=False)
 
-    async def recover(self, *, limit: int) -> int:
-        keys = [self._keys.leases, self._keys.sweep]
-        tags: list[bytes] | None = await self._session.run("sweep", keys, [self._lease, limit])
+    async def recover(self, *, limit: int, living: Sequence[str] = ()) -> int:
+        """`living` are members of `Keys.workers`."""
+        keys = [self._keys.leases, self._keys.sweep, self._keys.workers]
+        tags: list[bytes] | None = await self._session.run("sweep", keys, [self._lease, limit, *living])
         if tags is None:
             return 0  # this sweep is late, or one was a moment ago
         recovered = 0
@@ -181,6 +182,8 @@ def read_celerys(value: bytes) -> tuple[bytes, str, str, int]:
         raise ValueError("nested too deeply") from error
     if len(rest) != 3 or not isinstance(rest[2], str) or not rest[2]:
         raise ValueError("no exchange and routing key after the message")
+    if not is_key(f"{rest[1] or ''}{rest[2]}"):
+        raise ValueError("an exchange or routing key that is no text")
     # The text is cut out, not written anew: nothing of the message is changed but what marks it.
     return text[start:end].encode(), str(rest[1] or ""), rest[2], _priority(message)
 

@@ -35,11 +35,12 @@ _SCRIPTS = (
         "expire_queue",
         "extend",
         "finish",
+        "leave",
         "restore",
         "revoke",
         "send",
     ),
-    *("sweep", "sweep_bindings", "trim_dead", "unclaim"),
+    *("sweep", "sweep_bindings", "trim_dead", "unclaim", "unpark"),
 )
 
 
@@ -121,9 +122,13 @@ class RedisSession:
             self._declared.clear()
             raise
 
+    def undeclared(self, queues: Iterable[str]) -> list[str]:
+        """Those that `declare` has not bound yet."""
+        return [queue for queue in dict.fromkeys(queues) if queue not in self._declared]
+
     async def declare(self, queues: Iterable[str]) -> None:
         """Bind queues as kombu does when it declares them: tools and other clients of kombu list the bindings."""
-        new = set(queues) - self._declared
+        new = self.undeclared(queues)
         if not new:
             return
         async with self.client.pipeline(transaction=True) as pipe:
@@ -140,4 +145,4 @@ class RedisSession:
                 # The server is there but full, or does not let us: messages matter more than bindings.
                 logger.debug("bindings are not written: %s", error)
                 return
-        self._declared |= new
+        self._declared.update(new)

@@ -126,7 +126,7 @@ class SQLiteBroker:
         until = self._clock() + self._lease
         return await self._database.write(lambda connection: store.extend(connection, deliveries, until))
 
-    async def recover(self, *, limit: int = 1000) -> int:
+    async def recover(self, *, limit: int = 1000, worker: str = "", queues: Sequence[str] = ()) -> int:
         await self._drop_expired()
         # The clock is read where the transaction sees it: what others have noted meanwhile is not ahead of it.
         if await self._database.read(lambda c: store.nothing_to_recover(c, self._clock(), self._lease)):
@@ -148,6 +148,18 @@ class SQLiteBroker:
 
     async def purge(self, queue: str) -> int:
         return await self._database.write(lambda connection: store.purge(connection, queue))
+
+    async def leave(self, worker: str, queues: Sequence[str]) -> list[str]:
+        return []  # no other program reads this file
+
+    async def parked(self, queues: Sequence[str] | None = None) -> dict[str, int]:
+        return await self._database.read(lambda connection: store.parked(connection, queues))
+
+    async def unpark(self, queue: str, *, limit: int = 1000) -> int:
+        count, _ = await self._database.write(
+            lambda connection: store.unpark(connection, queue, limit), lambda result: self._ringer.ring(result[1])
+        )
+        return count
 
     def bus(self) -> SQLiteBus:
         return self._bus

@@ -6,6 +6,7 @@ import math
 import secrets
 from typing import TYPE_CHECKING
 
+from aioretryq.brokers.parking import as_not_parked
 from aioretryq.brokers.sweep import Sweeps, sweep
 from aioretryq.drivers import doorbell
 from aioretryq.message import DeadEntry, Delivery
@@ -181,6 +182,26 @@ def depth(connection: sqlite3.Connection, queue: str) -> int:
         ((found,),) = connection.execute(f"SELECT count(*) FROM messages WHERE queue = ? AND {kind}", (queue,))
         count += found
     return count
+
+
+def parked(connection: sqlite3.Connection, queues: Sequence[str] | None) -> dict[str, int]:
+    rows = connection.execute(
+        "SELECT queue, count(*) FROM messages WHERE due IS NOT NULL GROUP BY queue ORDER BY queue"
+    )
+    found = {str(queue): int(count) for queue, count in rows}
+    return found if queues is None else {queue: found.get(queue, 0) for queue in queues}
+
+
+def unpark(connection: sqlite3.Connection, queue: str, limit: int) -> tuple[int, set[int]]:
+    rows = connection.execute(
+        "SELECT id, priority, body FROM messages WHERE queue = ? AND due IS NOT NULL ORDER BY due, id LIMIT ?",
+        (queue, max(limit, 0)),
+    ).fetchall()
+    connection.executemany(
+        f"UPDATE messages SET due = NULL, position = {TAIL}, body = ? WHERE id = ?",
+        [(queue, priority, as_not_parked(body), number) for number, priority, body in rows],
+    )
+    return len(rows), doorbell.ports(connection, {topic(queue)}) if rows else set()
 
 
 def purge(connection: sqlite3.Connection, queue: str) -> int:

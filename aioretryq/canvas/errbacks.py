@@ -62,7 +62,7 @@ def sorted_out(queue: TaskQueue, errbacks: Iterable[Node], failure: Failure) -> 
 
 def takes_more_than_an_id(task: Task[Any, Any], errback: Node) -> bool:
     """Whether the function wants more arguments than one, besides those that the signature brings."""
-    parameters = list(task.signature.parameters.values())[1 if task.bind else 0 :]
+    parameters = list(task.parameters.parameters.values())[1 if task.bind else 0 :]
     if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters):
         return True
     names = [each.name for each in parameters if each.kind in _POSITIONAL]

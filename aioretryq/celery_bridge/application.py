@@ -44,10 +44,6 @@ class CeleryApplication:
         self.concurrency = 0
         self._shutting_down = False
 
-    @property
-    def controller(self) -> CeleryApplication:
-        return self
-
     def start(self) -> None:
         """Initialise application and process, in the main thread, before any task."""
         app = self.app
@@ -127,7 +123,7 @@ class CeleryApplication:
 def start(app: Any, *, url: str | None, **options: Any) -> CeleryApplication:
     """Start it with the options of `aioretryq worker`."""
     if url is not None:
-        app.conf.broker_url = url
+        app.conf.broker_url = os.environ["CELERY_BROKER_URL"] = url  # which would win, as it does in `celery -b`
     started = CeleryApplication(app, options)
     started.start()
     return started

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.app import base
 from celery.app.task import Task
 from celery.app.utils import find_app
 
 from aioretryq.app import TaskQueue
+from aioretryq.celery_bridge.models import with_coroutines
 from aioretryq.errors import ConfigError
 
 
@@ -20,6 +22,7 @@ def find_celery(path: str) -> Any:
     What the application's own modules raise is raised.
     """
     _keep_acks_late_open()
+    base.pydantic_wrapper = with_coroutines(base.pydantic_wrapper)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -41,7 +44,7 @@ def find_celery(path: str) -> Any:
 def _said_better(error: ImportError | AttributeError, path: str, module: str) -> Exception:
     """What is wrong with the path; or the error itself, of a module that cannot be imported for its own reasons."""
     missing = error.name if isinstance(error, ImportError) else None
-    if missing is not None and missing != path and f"{module}.".startswith(f"{missing}."):
+    if missing is not None and f"{module}.".startswith(f"{missing}."):
         return ConfigError(
             f"There is no module {missing!r} in {Path.cwd()} or on the Python path. "
             "Give the application as celery -A takes it, such as proj or proj.app:app."
@@ -61,7 +64,8 @@ def _hint(module: str) -> str:
 def _keep_acks_late_open() -> None:
     """Let tasks whose author has not decided about `acks_late` keep None, instead of Celery's default.
 
-    Afterwards nobody could tell `acks_late=False` on a task, which is meant, from the default, which is not.
+    Afterwards nobody could tell `acks_late=False` on a task, or `task_acks_late = False`, which are meant, from the
+    default, which is not.
     """
     left: Any = tuple(pair for pair in Task.from_config if pair[0] != "acks_late")
     Task.from_config = left

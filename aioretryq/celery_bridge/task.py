@@ -35,7 +35,7 @@ TAKEN = ("max_retries", "default_retry_delay", "ignore_result", "store_errors_ev
 
 
 class CeleryTask(ForeignTask):
-    """Options are those of the Celery task; `acks_late` is true unless its author has said otherwise."""
+    """Options are those of the Celery task; `acks_late` is true unless its author or configuration says otherwise."""
 
     def __init__(self, task: Any, queue: CeleryQueue) -> None:
         options = {name: found for name in TAKEN if (found := getattr(task, name, None)) is not None}
@@ -44,7 +44,7 @@ class CeleryTask(ForeignTask):
         self.is_coroutine = is_coroutine(task)
         self.track_started = False  # Celery's tracer stores it
         if task.acks_late is None:
-            task.acks_late = True
+            task.acks_late = queue.conf.task_acks_late
         self.acks_late = bool(task.acks_late)
         self.throws = tuple(task.throws or ())
         self.rate_limit = task.rate_limit
@@ -55,6 +55,10 @@ class CeleryTask(ForeignTask):
         self._queue = queue
         wrap_body(task)
         task.__trace__ = build_tracer(task.name, task, task.app.loader, queue.hostname, app=task.app)
+
+    @property
+    def limited(self) -> bool:
+        return bool(self.celery_task.time_limit or self.celery_task.soft_time_limit)
 
     async def attempt(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from aioretryq.celery_settings.table import CELERY_SETTINGS
 
 _OLD_PREFIXES = {
@@ -73,6 +75,18 @@ _GROUPS = (
 )
 
 
-def looks_like_a_setting(key: str) -> bool:
+def looks_like_a_setting(key: str, namespace: str = "CELERY") -> bool:
     """Whether a key that means nothing was probably meant for Celery."""
-    return key.startswith(_GROUPS)
+    if key.startswith(_GROUPS):
+        return True
+    return (key.islower() or key.startswith(f"{namespace}_")) and nearest(key, namespace, 0.85) is not None
+
+
+def nearest(key: str, namespace: str = "CELERY", likeness: float = 0.7) -> str | None:
+    """The key of a setting that is spelt nearly like this one, in the same spelling."""
+    known = [*CELERY_SETTINGS] if key.islower() else [*_in_capitals(namespace), *OLD_NAMES]
+    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=likeness)), None)
+
+
+def _in_capitals(namespace: str) -> list[str]:
+    return [f"{namespace}_{name.upper()}" for name in CELERY_SETTINGS]

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from aioretryq.celery_settings.table import Row, better, different, not_needed, not_yet, others, same, translated
+from aioretryq.celery_settings.table import (
+    COROUTINES_ONLY,
+    Row,
+    better,
+    different,
+    not_needed,
+    not_yet,
+    others,
+    same,
+    translated,
+)
 
 _KEYS = "Queues and keys have Celery's usual names."
 _BUCKETS = "Priorities have Celery's usual buckets."
@@ -67,7 +77,7 @@ RESULT_OPTIONS: dict[str, Row] = {row.name: row for row in _TRANSPORT_RESULTS}
 """Keys of `result_backend_transport_options`."""
 
 _ACKS = "A failed task is settled: use `autoretry_for`, or `dead_letter=True` and replay it."
-_CANVAS = "Compose with Celery; a canvas of our own comes later."
+_CANVAS = "Compose with Celery: workers here follow what it composes. A canvas of our own comes later."
 _INSIDE = "A class of Celery's inside; use `base=` with hooks."
 
 TASK_OPTIONS: dict[str, Row] = {
@@ -77,10 +87,12 @@ TASK_OPTIONS: dict[str, Row] = {
             same(name)
             for name in """name bind base max_retries default_retry_delay autoretry_for dont_autoretry_for
             retry_kwargs retry_backoff retry_backoff_max retry_jitter throws priority expires serializer
-            shadow_name trail ignore_result store_errors_even_if_ignored track_started time_limit
-            soft_time_limit""".split()
+            shadow_name trail ignore_result store_errors_even_if_ignored track_started""".split()
         ),
+        *(same(name, None, COROUTINES_ONLY) for name in ("time_limit", "soft_time_limit")),
         same("queue", None, "And `task_routes`."),
+        same("exchange"),
+        same("routing_key"),
         same("acks_late", None, "The default is true."),
         translated("shared", True, "`@shared_task` is a decorator of its own."),
         not_needed("lazy", True, "Tasks are made at once."),
@@ -110,7 +122,7 @@ TASK_OPTIONS: dict[str, Row] = {
 
 _POOL = "Coroutines run on the event loop, functions in threads; `--processes` for more CPUs."
 _DAEMON = "Run the worker in the foreground, under systemd, a container or a supervisor."
-_SETTING = "A setting here, for every worker: `task_time_limit`, or the task's own."
+_SETTING = "A setting here, for every worker: `task_time_limit`, or the task's own. Of coroutines only."
 _BEAT = "Run `celery beat` as a program of its own."
 _FETCH = "A worker takes what it has room for and nothing more."
 _RECYCLE = "Processes are not replaced; limit memory in the deployment."

@@ -24,7 +24,8 @@ class Row:
     """A setting of Celery. `note` says how, why, or what to do instead.
 
     `default` and `fine` are values about which there is nothing to say; with another value a setting that is not
-    taken is warned of, or with `error` refused, because without it the system would do something else.
+    taken is warned of, or with `error` refused, because without it the system would do something else. `aloud` is
+    what the warning says besides the name.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Row:
     note: str = ""
     error: bool = False
     fine: tuple[Any, ...] = ()
+    aloud: str = ""
 
 
 def same(name: str, default: Any = None, note: str = "") -> Row:
@@ -51,8 +53,8 @@ def not_needed(name: str, default: Any, note: str, *fine: Any) -> Row:
     return Row(name, default, Verdict.NOT_NEEDED, note, fine=fine)
 
 
-def not_yet(name: str, default: Any, note: str, *, error: bool = False) -> Row:
-    return Row(name, default, Verdict.NOT_YET, note, error)
+def not_yet(name: str, default: Any, note: str, *, error: bool = False, aloud: str = "") -> Row:
+    return Row(name, default, Verdict.NOT_YET, note, error, aloud=aloud)
 
 
 def different(name: str, default: Any, note: str) -> Row:
@@ -78,6 +80,19 @@ _POOL = "Connections are few and multiplexed; there is no pool to limit."
 _RESULT_TLS = "Becomes part of the URL: `rediss://...?ssl_ca_certs=...`."
 _INTO_BROKER = "Fills in what `broker_url` leaves out."
 _INTO_BACKEND = "Fills in what `result_backend` leaves out."
+_CHORD_HEADER = (
+    "Read by Celery where it composes a chord; workers here tell the errbacks that the header's tasks then have. "
+    "Errbacks of a chain with a chord in it, which a worker here sends on, go to the chord's body alone."
+)
+_ANNOTATIONS = (
+    "Options of Celery's tasks, not of yours: give them to `@queue.task(...)`, or use a base class. "
+    "`aioretryq worker --celery` runs Celery's tasks with them."
+)
+_DIRECT = "Workers here take no queue of their own name: give each one with `-Q`. Clients send as before."
+COROUTINES_ONLY = (
+    "For coroutines. Functions: not yet. They run in threads, which nobody can stop: it has no effect on them, and "
+    "the worker's banner lists them."
+)
 _FAILED = "A failed task is settled: use `autoretry_for`, or keep it with `task_dead_letter` and replay it."
 
 _WHERE = (
@@ -131,7 +146,7 @@ _WHERE = (
     better("redis_retry_on_timeout", False, "Commands are safe to repeat, and are repeated.", True),
     better("redis_socket_keepalive", False, "Connections are checked while they are idle.", True),
     better("redis_backend_health_check_interval", None, "Connections are checked while they are idle."),
-    not_yet("redis_client_name", None, "Connections have no name on the server."),
+    not_needed("redis_client_name", None, "Connections are named by what they are for: `aioretryq:...`."),
 )
 
 _RESULTS = (
@@ -184,7 +199,7 @@ _TASKS = (
     same("task_always_eager", False),
     same("task_eager_propagates", False),
     not_yet("task_store_eager_result", False, "Results of eager tasks are not stored."),
-    not_yet("task_annotations", None, "Give the options to `@queue.task(...)`, or use a base class.", error=True),
+    not_yet("task_annotations", None, _ANNOTATIONS, aloud="tasks of yours do not get these options"),
     same("task_compression"),
     same("task_create_missing_queues", True),
     not_needed("task_create_missing_queue_type", "classic", _RABBITMQ),
@@ -212,13 +227,13 @@ _TASKS = (
     not_needed("task_queue_max_priority", None, _RABBITMQ),
     not_needed("task_remote_tracebacks", False, "Tracebacks are stored as text, always."),
     not_needed("task_repr_maxlevels", 3, "Arguments in logs are cut at a length."),
-    same("task_routes"),
+    translated("task_routes", None, "Taken; a router that is named by its path is imported."),
     same("task_send_sent_event", False),
-    same("task_soft_time_limit"),
-    same("task_time_limit"),
+    same("task_soft_time_limit", None, COROUTINES_ONLY),
+    same("task_time_limit", None, COROUTINES_ONLY),
     same("task_store_errors_even_if_ignored", False),
     same("task_track_started", False),
-    not_yet("task_allow_error_cb_on_chord_header", False, "Of chords, which stay with Celery workers."),
+    not_yet("task_allow_error_cb_on_chord_header", False, _CHORD_HEADER),
     different("enable_utc", True, "Times in messages would be local ones; set it to true wherever Celery runs."),
     not_needed("timezone", None, "Times are aware and UTC on the wire; the schedule of `celery beat` keeps its own."),
     not_needed("imports", (), "Import the modules of your tasks where the queue is made."),
@@ -262,7 +277,7 @@ _WORKERS = (
         "Taken when it is set. When it is not, the default is true here.",
     ),
     better("worker_state_db", None, "Revocations are kept in the broker, and all workers honour them."),
-    different("worker_direct", False, "There is no queue per worker: name one for it with `-Q`."),
+    not_yet("worker_direct", False, _DIRECT, aloud="workers take queues of their own name from -Q alone"),
     same("worker_enable_remote_control", True),
     same("worker_send_task_events", False),
     same("worker_disable_rate_limits", False),

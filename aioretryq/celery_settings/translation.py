@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,17 +10,20 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from aioretryq import backends, brokers
+from aioretryq.celery_settings.names import canonical, nearest
 from aioretryq.celery_settings.options import RESULT_OPTIONS, TRANSPORT_OPTIONS
-from aioretryq.celery_settings.table import CELERY_SETTINGS, Row, Verdict, not_needed
+from aioretryq.celery_settings.table import CELERY_SETTINGS, Row, Verdict
 from aioretryq.celery_settings.urls import backend_url, broker_url
 from aioretryq.config import HINTS, Settings, check
 from aioretryq.drivers.redis import parse_url
-from aioretryq.errors import ConfigError
+from aioretryq.errors import ConfigError, did_you_mean
 from aioretryq.routing import check_routes
-from aioretryq.setting_sources import read_celery
+from aioretryq.setting_sources import import_symbol, read_celery
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
+
+    from aioretryq.setting_sources import Given
 
 
 @dataclass
@@ -28,7 +32,10 @@ class Translation:
 
     ignored: Container[str] = ()
     settings: dict[str, Any] = field(default_factory=dict)
-    without_effect: list[str] = field(default_factory=list)
+    without_effect: dict[str, str] = field(default_factory=dict)
+    """What is not taken, and what is to be said of it besides."""
+    unknown: dict[str, str] = field(default_factory=dict)
+    """What is nothing of Celery's, and what may have been meant."""
     problems: list[str] = field(default_factory=list)
 
     def take(self, name: str, value: Any) -> None:
@@ -45,7 +52,7 @@ class Translation:
         if row.error:
             self.problems.append(f"{row.name} ({row.verdict}): {row.note}")
         else:
-            self.without_effect.append(row.name)
+            self.without_effect[row.name] = row.aloud
 
 
 def settings_from_celery(
@@ -57,7 +64,8 @@ def settings_from_celery(
     environ: Mapping[str, str],
 ) -> dict[str, Any]:
     """Settings of ours as `TaskQueue.from_celery` describes; warns once, or raises ConfigError with all reasons."""
-    values, unknown = read_celery(source, namespace)
+    read = read_celery(source, namespace)
+    values = dict(read.values)
     for name in ("broker_url", "broker_read_url", "broker_write_url", "result_backend"):  # as Celery does
         values[name] = environ.get(f"CELERY_{name.upper()}") or values.get(name)
     given = dict(overrides or {})
@@ -65,23 +73,69 @@ def settings_from_celery(
         if given.get(short) is not None:
             given[name] = given.pop(short)
         given.pop(short, None)
-    ignored = {*ignore}
+    ignored = _ignored(ignore, read, namespace)
     found = translate({name: value for name, value in values.items() if name not in ignored}, given, ignored)
     if found.problems:
-        listed = "".join(f"\n- {problem}" for problem in found.problems)
+        listed = "".join(f"\n- {_as_spelt(problem, read.spelt)}" for problem in found.problems)
         raise ConfigError(
             f"This Celery configuration cannot be taken as it is:{listed}\nChange it, give from_celery() your own "
             "value, or leave settings out with ignore=[names]."
         )
-    without = sorted({*found.without_effect, *unknown} - ignored)
-    if without:
-        warnings.warn(
-            f"Celery settings without effect in aioretryq: {', '.join(without)}. `aioretryq settings --celery` says "
-            "why; ignore=[names] leaves them out.",
-            UserWarning,
-            stacklevel=3,
-        )
+    for key in read.unknown:
+        if key not in ignored:
+            found.unknown[key] = _meant(key, namespace)
+    if found.without_effect or found.unknown:
+        warnings.warn(_warning(found, read.spelt), UserWarning, stacklevel=3)
     return {**found.settings, **given}
+
+
+_KEY_OF_OPTIONS = re.compile(r"(broker|result_backend)_transport_options\[.+\]")
+
+
+def _ignored(ignore: Iterable[str], read: Given, namespace: str) -> set[str]:
+    """The names to leave out, as they are today."""
+    if isinstance(ignore, str):
+        raise ConfigError(f"ignore is a list of names: ignore=[{ignore!r}].")
+    found = set()
+    for key in ignore:
+        name = canonical(key, namespace) if isinstance(key, str) else None
+        if name is None and key not in read.unknown and not _KEY_OF_OPTIONS.fullmatch(str(key)):
+            hint = _meant(str(key), namespace)
+            raise ConfigError(f"ignore: {key!r} is no setting of Celery{hint and f' ({hint})'}.")
+        found.add(name or key)
+    return found
+
+
+def _meant(key: str, namespace: str) -> str:
+    name = key.removeprefix(f"{namespace}_").lower()
+    if name in HINTS:
+        return f"it is one of aioretryq: give {name}= to from_celery()"
+    meant = nearest(key, namespace)
+    return f"did you mean {meant}?" if meant else ""
+
+
+def _warning(found: Translation, spelt: Mapping[str, str]) -> str:
+    said = []
+    if found.without_effect:
+        listed = _listed({spelt.get(name, name): aloud for name, aloud in found.without_effect.items()})
+        said.append(
+            f"Celery settings without effect in aioretryq: {listed}. `aioretryq settings --celery` says why; "
+            "ignore=[names] leaves them out."
+        )
+    if found.unknown:
+        said.append(f"No settings of Celery: {_listed(found.unknown)}.")
+    return " ".join(said)
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({more})" if more else name for name, more in sorted(names.items()))
+
+
+def _as_spelt(problem: str, spelt: Mapping[str, str]) -> str:
+    """With the names that were given; names in backticks are advice, and of today."""
+    for name, key in spelt.items():
+        problem = re.sub(rf"(?<![\w`/.=]){name}(?![\w`/=])", key, problem)
+    return problem
 
 
 def translate(values: Mapping[str, Any], given: Mapping[str, Any], ignored: Container[str] = ()) -> Translation:
@@ -127,20 +181,24 @@ def _broker(values: Mapping[str, Any], given: Mapping[str, Any], found: Translat
 
 def _backend(values: Mapping[str, Any], given: Mapping[str, Any], found: Translation) -> None:
     if "result_backend" not in given:
-        hint = 'pass backend=, such as "disabled".'
+        hint = 'pass backend= (a Redis URL, or "disabled" to store no results).'
         found.take("result_backend", _supported("result_backend", backend_url(values), backends.BUILT_IN, hint))
 
 
-def _supported(name: str, url: str, built_in: Container[str], hint: str) -> str:
+def _supported(name: str, url: str, built_in: Mapping[str, Any], hint: str) -> str:
     """The URL, if something here can open it. No message shows it: it may hold a password anywhere."""
     scheme = url.partition("://")[0].lower()
     group = {"broker_url": brokers.ENTRY_POINTS, "result_backend": backends.ENTRY_POINTS}[name]
     if scheme in ("redis", "rediss", "redis+socket", "unix"):
         parse_url(url)
     elif scheme not in built_in and not entry_points(group=group, name=scheme.partition("+")[0]):
-        shown = f"{scheme}://" if scheme.replace("+", "").isalnum() else "a URL like this"
-        raise ConfigError(f"{name}: {shown} is not supported yet. Set a Redis URL, or {hint}")
+        shown = (f"{scheme}://" if "://" in url else repr(url)) if _SCHEME.fullmatch(scheme) else "a URL like this"
+        meant = did_you_mean(scheme, built_in)
+        raise ConfigError(f"{name}: {shown} is not supported yet.{meant} Set a Redis URL, or {hint}")
     return url
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+._-]*")
 
 
 _MIME_TYPES = {
@@ -207,19 +265,28 @@ def _protocol(values: Mapping[str, Any], given: Mapping[str, Any], found: Transl
 
 
 def _routes(values: Mapping[str, Any], given: Mapping[str, Any], found: Translation) -> None:
-    if "task_routes" not in given:
-        check_routes(values.get("task_routes"))
-
-
-def _queues(values: Mapping[str, Any], given: Mapping[str, Any], found: Translation) -> None:
-    declared = values.get("task_queues")
-    if "task_queues" in given or not isinstance(declared, list | tuple | set | frozenset):
+    routes = values.get("task_routes")
+    if "task_routes" in given or routes is None:
         return
-    several = sorted(str(queue.name) for queue in declared if getattr(queue, "bindings", None))
-    if several:
-        raise ConfigError(
-            f"task_queues: {', '.join(several)} with a list of bindings; a queue has one exchange here."
-        )
+    if isinstance(routes, list | tuple):
+        routes = [_router(each) for each in routes]
+    routes = _router(routes)
+    check_routes(routes)
+    found.take("task_routes", routes)
+
+
+def _router(named: Any) -> Any:
+    """The router, where it is named by its path; those with `route_for_task` are of Celery 3."""
+    if not isinstance(named, str):
+        return named
+    try:
+        router: Any = import_symbol(named)
+    except ConfigError as error:
+        raise ConfigError(f"task_routes: {error.__cause__ or error}. A text is the path of a router.") from error
+    if not hasattr(router, "route_for_task"):
+        return router
+    old: Callable[..., Any] = (router() if isinstance(router, type) else router).route_for_task
+    return lambda name, args, kwargs, options, task=None: old(name, args, kwargs)
 
 
 def _broker_options(values: Mapping[str, Any], given: Mapping[str, Any], found: Translation) -> None:
@@ -244,8 +311,11 @@ def _options(
         raise ConfigError(f"Setting {setting!r} must be a dict, not a {type(options).__name__}.")
     taken = {}
     for key, value in options.items():
-        row = rows.get(key) or not_needed(str(key), None, "")
-        if row.verdict is Verdict.SAME:
+        row = rows.get(key)
+        if row is None:
+            if (shown := f"{setting}[{key!r}]") not in found.ignored:
+                found.unknown[shown] = did_you_mean(str(key), rows).strip()
+        elif row.verdict is Verdict.SAME:
             taken[key] = value
         elif not says_nothing(row, value):
             found.leave_out(replace(row, name=f"{setting}[{key!r}]"))
@@ -264,5 +334,4 @@ _TRANSLATIONS = (
     _socket_timeout,
     _protocol,
     _routes,
-    _queues,
 )

@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect-retries": ("retries:inspect_retries", "Print the schedule of a task's retries."),
     "settings": ("settings:settings", "List all settings with type, default and meaning."),
     "status": ("control:status", "List the workers that answer."),
+    "unpark": ("unpark:unpark", "Hand messages that wait for their time to Celery workers."),
     "worker": ("worker:worker", "Run the tasks of APP:QUEUE, such as `myapp.tasks:queue`."),
 }
 """By name: where the command is, and what it does. Only the one that is asked for is imported."""

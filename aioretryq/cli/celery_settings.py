@@ -12,7 +12,7 @@ from aioretryq.celery_settings.translation import verdict
 from aioretryq.cli.worker import worker
 from aioretryq.config import HINTS, Settings
 from aioretryq.setting_values import fit
-from aioretryq.task import FROM_SETTINGS, OPTIONS
+from aioretryq.task_options import FROM_SETTINGS, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -36,9 +36,12 @@ _TABLES: tuple[tuple[str, str, Mapping[str, Row], Collection[str]], ...] = (
 
 
 def as_text() -> str:
-    """For the terminal: a line each."""
-    lines = _lines(CELERY_SETTINGS, HINTS)
-    return "\n".join(f"{row.name:<56} {said:<16} {note}".rstrip() for row, said, note in lines)
+    """For the terminal: a line each, under the titles of the tables."""
+    parts = []
+    for title, _, rows, known in _TABLES:
+        lines = [f"{row.name:<56} {said:<16} {note}".rstrip() for row, said, note in _lines(rows, known)]
+        parts.append("\n".join([title.replace("`", ""), *(f"  {line}" for line in lines)]))
+    return "\n\n".join(parts)
 
 
 def as_markdown() -> str:

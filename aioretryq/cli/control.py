@@ -14,7 +14,7 @@ import click
 from aioretryq.app import TaskQueue
 from aioretryq.cli.loading import load_queue
 from aioretryq.drivers.sqlite import path_of
-from aioretryq.errors import AioretryqError, did_you_mean
+from aioretryq.errors import AioretryqError, ConfigError, ProtocolError, UnavailableError, did_you_mean
 from aioretryq.protocol.commands import BY_NAME, Command, Kind, arguments_of
 from aioretryq.protocol.control import jsonable
 from aioretryq.protocol.nodes import MATCHERS
@@ -25,17 +25,22 @@ if TYPE_CHECKING:
     from aioretryq.control import Replies, Target
 
 NOBODY = 69
-"""Exit code when nobody has answered, as Celery's."""
+"""Exit code when nobody has answered, as Celery's, or the broker cannot be reached."""
 
 FAILED = 1
-"""Exit code when somebody has answered with an error."""
+"""Exit code when somebody has answered with an error, or has not answered and others have."""
 
 APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("no node is named: give NODE,..., or leave it out for all of them.")
+    return names
 
 
 def targeting(command: F) -> F:
@@ -53,36 +58,27 @@ def targeting(command: F) -> F:
     return command
 
 
-def _list_of(kind: Kind) -> Callable[[click.Context, click.Parameter, bool], None]:
-    def show(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-        if not wanted:
-            return
-        commands = [command for command in BY_NAME.values() if command.kind == kind and command.visible]
-        for command in sorted(commands, key=lambda found: found.name):
-            click.echo(f"  {command.name} {command.signature}".ljust(44) + f" {command.help}")
-        ctx.exit()
-
-    return show
+def _list(kind: Kind, app: str | None) -> None:
+    own = [] if app is None else [custom.described for custom in load_queue(app).commands.found.values()]
+    commands = {found.name: found for found in (*BY_NAME.values(), *own) if found.kind == kind and found.visible}
+    for _, command in sorted(commands.items()):
+        click.echo(f"  {command.name} {command.signature}".ljust(44) + f" {command.help}")
 
 
-def _listing(kind: Kind) -> Callable[[F], F]:
-    text = "Print the commands and end."
-    return click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_of(kind), help=text)
-
-
-WORDS = click.argument("words", metavar="[APP:QUEUE] COMMAND [ARGUMENT]...", nargs=-1, required=True)
+WORDS = click.argument("words", metavar="[APP:QUEUE] COMMAND [ARGUMENT]...", nargs=-1)
 OWN = click.option("--own", is_flag=True, help="COMMAND is one of the workers' own, which is not known here.")
+LIST = click.option("--list", "listing", is_flag=True, help="Print the commands, the application's too, and end.")
 
 
 @click.command("inspect")
 @WORDS
 @OWN
 @targeting
-@_listing("inspect")
+@LIST
 def inspect(words: tuple[str, ...], **options: Any) -> None:
     """Ask running workers, of aioretryq and of Celery.
 
-    Ends as soon as all have answered. Exit code 69 when nobody has, 1 when one has answered with an error.
+    Ends as soon as all have answered. Exit code 69 when nobody has, 1 when one has not or has answered with an error.
     """
     _run("inspect", words, **options)
 
@@ -91,12 +87,12 @@ def inspect(words: tuple[str, ...], **options: Any) -> None:
 @WORDS
 @OWN
 @targeting
-@_listing("control")
+@LIST
 def control(words: tuple[str, ...], **options: Any) -> None:
     """Tell running workers, of aioretryq and of Celery, what to do.
 
     An ARGUMENT is a word in the order of the signature (see --list), or name=value. Ends as soon as all have
-    answered. Exit code 69 when nobody has, 1 when one has answered with an error.
+    answered. Exit code 69 when nobody has, 1 when one has not or has answered with an error.
     """
     _run("control", words, **options)
 
@@ -105,35 +101,29 @@ def control(words: tuple[str, ...], **options: Any) -> None:
 @click.argument("words", metavar="[APP:QUEUE]", nargs=-1)
 @targeting
 def status(words: tuple[str, ...], *, app: str | None, url: str | None, as_json: bool, **target: Any) -> None:
-    """List the workers that answer. Exit code 69 when none does."""
+    """List the workers that answer. Exit code 69 when none does, 1 when one does not."""
     app, rest = _application(app, words, url)
     if rest:
         raise click.UsageError(f"{rest[0]!r} is not an application; give it as package.module:attribute.")
     replies = _ask(_queue(app, url), "ping", {}, _target(target))
-    if not as_json:
-        for node, reply in sorted(replies.items()):
-            click.echo(f"->  {node}: {_verdict(reply)[0]}")
-    _end(replies, as_json=as_json)
+    _tell("ping", replies, as_json=as_json, brief=True)
 
 
-def _run(
-    kind: Kind, words: Sequence[str], *, app: str | None, url: str | None, as_json: bool, own: bool, **target: Any
-) -> None:
+def _run(kind: Kind, words: Sequence[str], *, app: str | None, url: str | None, **options: Any) -> None:
     app, rest = _application(app, words, url)
+    if options["listing"]:
+        _list(kind, app)
+        return
     if not rest:
         raise click.UsageError(f"Give a COMMAND; `aioretryq {kind} --list` prints them.")
     queue = _queue(app, url)
-    command = _command(kind, rest[0], queue, own=own)
+    command = _command(kind, rest[0], queue, own=options["own"])
     try:
         arguments = _any_arguments(rest[1:]) if command is None else arguments_of(command, list(rest[1:]))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    replies = _ask(queue, rest[0], arguments, _target(target))
-    if not as_json:
-        for node, reply in sorted(replies.items()):
-            verdict, text = _verdict(reply)
-            click.echo(f"->  {node}: {verdict}\n{textwrap.indent(text, ' ' * 8)}")
-    _end(replies, as_json=as_json)
+    replies = _ask(queue, rest[0], arguments, _target(options))
+    _tell(rest[0], replies, as_json=options["as_json"])
 
 
 # -- what is meant
@@ -141,6 +131,8 @@ def _run(
 
 def _application(app: str | None, words: Sequence[str], url: str | None) -> tuple[str | None, Sequence[str]]:
     """The application, from the option or among the words, and the other words."""
+    if app is not None and words and APP.fullmatch(words[0]):
+        raise click.UsageError(f"The application is given twice: --app {app} and {words[0]}. Leave one out.")
     if app is not None or not words:
         return app, words
     if APP.fullmatch(words[0]):
@@ -218,8 +210,11 @@ def _ask(queue: TaskQueue, method: str, arguments: dict[str, Any], target: Targe
 
     try:
         return asyncio.run(ask())
-    except TypeError as error:  # an argument that does not fit
-        raise click.UsageError(f"{method}: {error}") from error
+    except (TypeError, ConfigError, ProtocolError) as error:  # an argument, a pattern or a URL that does not fit
+        raise click.UsageError(str(error)) from error
+    except UnavailableError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(NOBODY) from error
     except AioretryqError as error:
         raise click.ClickException(str(error)) from error
 
@@ -244,13 +239,45 @@ def _json(value: Any) -> str:
     return json.dumps(jsonable(value), indent=4, default=str)
 
 
-def _end(replies: Replies, *, as_json: bool) -> None:
+def _tell(method: str, replies: Replies, *, as_json: bool, brief: bool = False) -> None:
+    """Print what was said, and what was not; end with the exit code of it."""
+    strangers = _strangers(method, replies)
+    known = {node: reply for node, reply in sorted(replies.items()) if node not in strangers}
     if as_json:
         click.echo(json.dumps(jsonable(replies), default=str))
+    else:
+        for node, reply in known.items():
+            verdict, text = _verdict(reply)
+            click.echo(f"->  {node}: {verdict}" + ("" if brief else f"\n{textwrap.indent(text, ' ' * 8)}"))
+        if replies:
+            click.echo(f"\n{len(replies)} {'node' if len(replies) == 1 else 'nodes'} online.")
+    for node in strangers:
+        click.echo(click.style(f"{node} does not know {method}.", dim=True), err=True)
+    code = _code_of_silence(method, replies)
+    if not code and any(_verdict(reply)[0] == "ERROR" for reply in known.values()):
+        code = FAILED
+    raise SystemExit(code)
+
+
+def _strangers(method: str, replies: Replies) -> list[str]:
+    """Nodes that do not have an application's command; none if nobody has it."""
+    unknown = {"error": repr(KeyError(method))}
+    found = [] if method in BY_NAME else sorted(node for node, reply in replies.items() if reply == unknown)
+    return found if len(found) < len(replies) else []
+
+
+def _code_of_silence(method: str, replies: Replies) -> int:
+    """Say who has not answered, and which exit code that is."""
+    if not replies and not replies.kept:
+        named = f" Asked were {', '.join(replies.missing)}." if replies.missing else ""
+        click.echo(f"No node has answered in time.{named}", err=True)
+        return NOBODY
     if not replies:
-        click.echo("No node has answered in time.", err=True)
-        raise SystemExit(NOBODY)
-    if not as_json:
-        click.echo(f"\n{len(replies)} {'node' if len(replies) == 1 else 'nodes'} online.")
-    if any(_verdict(reply)[0] == "ERROR" for reply in replies.values()):
-        raise SystemExit(FAILED)
+        click.echo("No node has answered. It is written down for workers that start later, within a day.", err=True)
+    if replies.missing:
+        click.echo(f"No answer from {', '.join(replies.missing)}.", err=True)
+    elif replies.silent:
+        click.echo(f"{replies.silent} of {replies.heard} that heard it did not answer.", err=True)
+    # Celery's workers do not answer a shutdown; whoever names one still wants to know.
+    expected = method == "shutdown" and not replies.missing
+    return FAILED if replies.silent and not expected else 0

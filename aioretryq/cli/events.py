@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import os
 import sys
 import time
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,7 +19,7 @@ from rich.live import Live
 from aioretryq.cli.event_table import screen
 from aioretryq.cli.event_text import Lines, as_json
 from aioretryq.cli.loading import queue_at
-from aioretryq.errors import AioretryqError
+from aioretryq.errors import AioretryqError, ConfigError, UnavailableError
 from aioretryq.events import State
 
 if TYPE_CHECKING:
@@ -29,6 +31,16 @@ if TYPE_CHECKING:
 REFRESH = 0.25
 """Seconds between two pictures of the live table."""
 
+UNREACHABLE = 69
+"""Exit code when the broker cannot be reached, as of `aioretryq inspect`."""
+
+KNOWN = (
+    *(f"task-{each}" for each in ("sent", "received", "started", "succeeded", "failed", "retried")),
+    *(f"task-{each}" for each in ("revoked", "rejected", "cancelled")),
+    *(f"worker-{each}" for each in ("online", "heartbeat", "offline")),
+)
+"""What workers and clients tell by themselves."""
+
 IN_MEMORY = (
     "memory:// exists in one process only: from here no event of another one can be heard. Watch inside that process "
     "with `async with queue.events() as events`, or use sqlite:///path/to/file or redis://host."
@@ -37,11 +49,14 @@ IN_MEMORY = (
 
 @click.command()
 @click.argument("app", metavar="[APP:QUEUE]", required=False)
-@click.option("--url", help="Broker URL, instead of an application's.")
+@click.option("--app", "-A", "named", metavar="APP:QUEUE", help="The application, instead of the word.")
+@click.option("--url", help="Broker URL, instead of an application's.  [default: AIORETRYQ_URL]")
 @click.option("-d", "--dump", is_flag=True, help="One line for each event, as `celery events --dump` has them.")
-@click.option("--json", "as_lines", is_flag=True, help="One line of JSON for each event.")
-@click.option("-t", "--types", help="Only these types of events, with commas; `task-*` is a pattern.")
-def events(app: str | None, *, url: str | None, dump: bool, as_lines: bool, types: str | None) -> None:
+@click.option("-j", "--json", "as_lines", is_flag=True, help="One line of JSON for each event.")
+@click.option("--types", help="Only these types of events, with commas; `task-*` is a pattern.")
+def events(
+    app: str | None, *, named: str | None, url: str | None, dump: bool, as_lines: bool, types: str | None
+) -> None:
     """Watch workers and tasks: a live table, or every event as a line.
 
     Workers of this kind and Celery's tell of their tasks when they were started with -E; clients tell of what they
@@ -49,8 +64,13 @@ def events(app: str | None, *, url: str | None, dump: bool, as_lines: bool, type
     """
     if dump and as_lines:
         raise click.UsageError("--dump or --json, not both.")
-    queue = queue_at(app, url, in_memory=IN_MEMORY)
+    if app is not None and named is not None:
+        raise click.UsageError(f"The application is given twice: --app {named} and {app}. Leave one out.")
+    queue = queue_at(app or named, url, in_memory=IN_MEMORY)
     wanted = [each.strip() for each in (types or "").split(",") if each.strip()]
+    for each in wanted:
+        if doubt := doubts(each):
+            click.echo(f"Warning: {doubt}", err=True)
     live = not (dump or as_lines) and sys.stdout.isatty()
     try:
         asyncio.run(
@@ -60,8 +80,24 @@ def events(app: str | None, *, url: str | None, dump: bool, as_lines: bool, type
         pass
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except UnavailableError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(UNREACHABLE) from error
     except AioretryqError as error:
         raise click.ClickException(str(error)) from error
+
+
+def doubts(pattern: str) -> str:
+    """Why nothing may ever be heard of such a type; tasks tell events of their own, as `task-progress`."""
+    if any(fnmatchcase(known, pattern) for known in KNOWN):
+        return ""
+    close = difflib.get_close_matches(pattern, KNOWN, n=1, cutoff=0.85)
+    if not close and pattern.startswith("task-"):
+        return ""
+    hint = f" Did you mean {close[0]!r}?" if close else f" There are {', '.join(KNOWN)}, and those of your own."
+    return f"no event of the type {pattern!r} is known.{hint}"
 
 
 async def show_lines(queue: TaskQueue, types: Sequence[str], line: Callable[[Event], str]) -> None:

@@ -14,6 +14,8 @@ from aioretryq.app import TaskQueue
 from aioretryq.errors import AioretryqError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from aioretryq.celery_bridge.application import CeleryApplication
 
 
@@ -44,10 +46,29 @@ def load_queue(path: str) -> TaskQueue:
     found = getattr(module, attribute, None)
     if isinstance(found, TaskQueue):
         return found
+    if (celerys := _celery_application(module, attribute)) is not None:
+        raise click.UsageError(
+            f"{module_name}:{celerys} is a Celery application, not a TaskQueue. "
+            f"For a worker of it use --celery {module_name}:{celerys}"
+        )
     queues = sorted(name for name, value in vars(module).items() if isinstance(value, TaskQueue))
     hint = f" It has: {', '.join(f'{module_name}:{name}' for name in queues)}." if queues else ""
     what = "does not exist" if found is None else f"is a {type(found).__name__}, not a TaskQueue"
     raise click.UsageError(f"{module_name}:{attribute} {what}.{hint}")
+
+
+def _celery_application(module: ModuleType, attribute: str) -> str | None:
+    """The name of the Celery application that is meant: the one asked for, or one in a module without a queue."""
+    found = vars(module)
+    if any(isinstance(value, TaskQueue) for value in found.values()):
+        return attribute if _is_celery(found.get(attribute)) else None
+    names = [attribute] if attribute in found else sorted(found)
+    return next((name for name in names if _is_celery(found[name])), None)
+
+
+def _is_celery(value: object) -> bool:
+    """Without importing Celery: who has none of its applications may not have it installed."""
+    return any(f"{base.__module__}.{base.__qualname__}" == "celery.app.base.Celery" for base in type(value).__mro__)
 
 
 def load_celery(path: str, **options: Any) -> CeleryApplication:

@@ -10,18 +10,22 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import redirect_stdout
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 import click
 
+from aioretryq.celery_settings.options import WORKER_OPTIONS
 from aioretryq.cli.loading import load_celery, load_queue
-from aioretryq.errors import AioretryqError
+from aioretryq.errors import AioretryqError, ConfigError
 from aioretryq.worker import Worker
 from aioretryq.worker.supervisor import Lifeline, Supervisor
+from aioretryq.worker.worker import node_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from aioretryq.app import TaskQueue
     from aioretryq.celery_bridge.application import CeleryApplication
@@ -42,11 +46,29 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 logger = logging.getLogger("aioretryq.worker")
 
 
-@click.command()
+class WorkerCommand(click.Command):
+    """Knows the options of `celery worker`: whoever pastes one is told what becomes of it here."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            note = note_on(error.option_name)
+            if note is None:
+                raise
+            raise click.UsageError(f"No such option: {error.option_name}. {note}", ctx) from error
+
+
+def note_on(option: str) -> str | None:
+    """What the table of Celery's options says of this one."""
+    return next((row.note for row in WORKER_OPTIONS.values() if option in row.name.split(", ")), None)
+
+
+@click.command(cls=WorkerCommand)
 @click.argument("app", metavar="APP:QUEUE")
 @click.option("-Q", "--queues", help="Queues to take messages from, with commas.  [default: task_queues]")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Tasks at once.  [default: worker_concurrency]")
-@click.option("-n", "--name", help="Name of this worker; %h is the host.")
+@click.option("-n", "--name", help="Name of this worker, such as web@%h; %h is the host.")
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option("--grace", type=click.FloatRange(0), help="Seconds for running tasks on TERM.  [default: worker_grace]")
 @click.option(
@@ -72,6 +94,7 @@ def worker(app: str, *, processes: int, supervised: int | None, **options: Any) 
     """
     if options["url"] == "":
         raise click.BadParameter("it is empty; leave it out for the application's broker.", param_hint="--url")
+    options["name"] = chosen_name(options["name"], processes, celery=options["celery"])
     if processes == 1:
         work(app, lifeline=None if supervised is None else Lifeline(supervised), **options)
     elif options["url"] is not None and in_memory(options["url"]):
@@ -82,6 +105,17 @@ def worker(app: str, *, processes: int, supervised: int | None, **options: Any) 
         )
     else:
         sys.exit(supervise(app, processes, **options))
+
+
+def chosen_name(name: str | None, processes: int, *, celery: bool) -> str | None:
+    """The name, checked before many processes fail of it. Under `--celery` Celery's default is ours."""
+    if name is None:
+        return "celery@%h" if celery else None
+    try:
+        node_name(name if processes == 1 else numbered(name, 1))
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="-n") from error
+    return name
 
 
 def work(
@@ -96,6 +130,7 @@ def work(
     """Be a worker until it is stopped."""
     companion: CeleryApplication | None = None
     queue: TaskQueue
+    stdout = sys.stdout  # Celery makes log lines of whatever is printed, once the application is loaded
     try:
         options["queues"] = names_of_queues(options["queues"])
         if celery:
@@ -109,8 +144,10 @@ def work(
         made = (Worker if lifeline is None else SupervisedWorker)(queue, **options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
             if purge:
-                runner.run(purge_queues(queue, made.queues))
-            runner.run(serve(made, lifeline, banner=banner, companion=companion))
+                with redirect_stdout(stdout):
+                    runner.run(purge_queues(queue, made.queues))
+            say = partial(click.echo, file=stdout)
+            runner.run(serve(made, lifeline, say, banner=banner, companion=companion))
         if companion is not None:
             companion.stop()
     except (AioretryqError, BaseExceptionGroup) as error:
@@ -216,30 +253,35 @@ class SupervisedWorker(Worker):
 
 
 async def serve(
-    worker: Worker, lifeline: Lifeline | None, *, banner: bool, companion: CeleryApplication | None = None
+    worker: Worker,
+    lifeline: Lifeline | None,
+    say: Callable[[str], None],
+    *,
+    banner: bool,
+    companion: CeleryApplication | None = None,
 ) -> None:
     if lifeline is not None:
         lifeline.watch(worker.stop, grace=worker.grace)
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(announce, worker, lifeline, banner)
+            group.start_soon(announce, worker, lifeline, say, banner)
             if companion is not None:
                 group.start_soon(companion.follow, worker)
             await worker.run_until_signalled()
             group.cancel_scope.cancel()
         if lifeline is not None and worker.dismissed:
             lifeline.say_dismissed()
-        click.echo(f"{worker.name} has stopped.")
+        say(f"{worker.name} has stopped.")
     finally:
         if worker.left_behind:  # here: the event loop would wait for them when it is closed
             leave("coroutines refuse to be cancelled")
 
 
-async def announce(worker: Worker, lifeline: Lifeline | None, banner: bool) -> None:
+async def announce(worker: Worker, lifeline: Lifeline | None, say: Callable[[str], None], banner: bool) -> None:
     await worker.ready.wait()
     if banner:
-        click.echo(worker.banner())
-    click.echo(f"{worker.name} is ready.")
+        say(worker.banner())
+    say(f"{worker.name} is ready.")
     if lifeline is not None:
         lifeline.say_ready(worker.grace)
 
@@ -284,6 +326,8 @@ def supervise(app: str, processes: int, **options: Any) -> int:
 
 
 def numbered(name: str, number: int) -> str:
-    """`web@%h` becomes `web-1@%h`."""
+    """`web@%h` becomes `web-1@%h`; where Celery's %i or %I is in a name, the number goes there."""
+    if "%i" in name or "%I" in name:
+        return name.replace("%i", str(number)).replace("%I", f"-{number}")
     node, at, host = name.partition("@")
     return f"{node}-{number}{at}{host}"

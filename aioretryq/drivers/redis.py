@@ -31,6 +31,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from aioretryq.drivers.redis_connection import NOT_SENT, SocketConnection, TCPConnection, TLSConnection
 from aioretryq.errors import AioretryqError, ConfigError, UnavailableError, did_you_mean
+from aioretryq.setting_values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,16 +122,16 @@ def _read_query(url: str, scheme: str, text: str) -> dict[str, Any]:
     for name in query:
         if name not in _OPTIONS:
             hint = did_you_mean(name, _OPTIONS) or " Timeouts and pool sizes are settings (`aioretryq settings`)."
-            _refuse(url, f"it has no option {name!r}.{hint}")
+            _refuse(url, f"it has no option {name!r}.{hint}", form=False)
         if name in _TLS_OPTIONS and scheme != "rediss":
             _refuse(url, f"{name} needs rediss://")
     for name in _FILES:
         if name in query and not os.path.isfile(query[name]):
-            _refuse(url, f"{name} is no file: {query[name]!r}")
+            _refuse(url, f"{name} is no file: {query[name]!r}.", form=False)
     for name, words in (("ssl_cert_reqs", _CERT_REQS), ("ssl_check_hostname", _BOOLEANS)):
         if name in query:
             if query[name] not in words:
-                _refuse(url, f"{name} must be one of {', '.join(words)}, not {query[name]!r}")
+                _refuse(url, f"{name} must be one of {', '.join(words)}, not {query[name]!r}.", form=False)
             query[name] = words[query[name]]
     return query
 
@@ -143,10 +144,8 @@ def _database(url: str, scheme: str, parts: SplitResult, query: dict[str, Any]) 
     return int(text)
 
 
-def _refuse(url: str, why: str) -> NoReturn:
-    # Cut at the last "@" and at the query, wherever they are: what cannot be parsed may hold a password anywhere.
-    shown = re.sub(r"//.*@", "//***@", url, flags=re.DOTALL).partition("?")[0]
-    raise ConfigError(f"Redis URL {shown!r}: {why}. Expected {_FORM}.")
+def _refuse(url: str, why: str, *, form: bool = True) -> NoReturn:
+    raise ConfigError(f"Redis URL {without_password(url)!r}: {why}{f'. Expected {_FORM}.' if form else ''}")
 
 
 class RedisServer:

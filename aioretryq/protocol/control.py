@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -28,6 +29,7 @@ STALE_AFTER = 30.0
 """Seconds past its end after which a request is ignored. Less would ignore those whose clock is behind ours."""
 
 _SHOWN = 100
+_LATEST = 2.0**53
 _QUOTES = "'"
 
 
@@ -266,15 +268,20 @@ def _expires(value: Any) -> float | None:
         return None
     if type(value) not in (int, float):
         raise ProtocolError(f"'expires' of a request is a time in seconds, not {saferepr(value, _SHOWN)}.")
+    if not abs(value) < _LATEST:  # of an integer without bounds there may be no float
+        raise ProtocolError(f"'expires' of a request is no time: {saferepr(value, _SHOWN)}.")
     return float(value)
 
 
 def sender_of(payload: bytes) -> str:
     """Who sent what cannot be read, as far as that can be told; never raises."""
-    try:
-        found = envelope.decode(payload)
-    except ProtocolError:
-        return f"somebody who wrote {saferepr(payload[:_SHOWN], _SHOWN)}"
+    with suppress(Exception):  # it is asked where something has failed already
+        return _sender(payload)
+    return f"somebody who wrote {saferepr(payload[:_SHOWN], _SHOWN)}"
+
+
+def _sender(payload: bytes) -> str:
+    found = envelope.decode(payload)
     try:
         body = decode_content(found.body, found.content_type, found.content_encoding, ("json",))
     except ProtocolError:

@@ -32,6 +32,7 @@ _OURS: dict[tuple[str, str], type[Exception]] = {
     (_BILLIARD, "TimeLimitExceeded"): errors.TimeLimitExceeded,
     (_BILLIARD, "SoftTimeLimitExceeded"): errors.SoftTimeLimitExceeded,
     (_BILLIARD, "WorkerLostError"): errors.WorkerLostError,
+    ("kombu.exceptions", "EncodeError"): errors.EncodeError,
 }
 # Written with Celery's name, so that a Celery client gets the class it knows.
 _THEIRS: dict[type[BaseException], str] = {cls: module for (module, _), cls in _OURS.items()}
@@ -50,9 +51,10 @@ def exception_to_data(exc: BaseException) -> dict[str, Any]:
     """
     cls = type(exc)
     module = next((theirs for ours, theirs in _THEIRS.items() if ours is cls), None) or _module_of(cls)
+    args = () if cls is errors.SoftTimeLimitExceeded else _args_of(exc)  # which in Celery does not say after how long
     return {
         "exc_type": _qualname_of(cls),
-        "exc_message": [_jsonable(arg) for arg in _args_of(exc)],
+        "exc_message": [_jsonable(arg) for arg in args],
         "exc_module": module if isinstance(module, str) else "",
     }
 

@@ -162,13 +162,18 @@ def _fields(document: ResultDocument) -> dict[str, Any]:
         fields["group_id"] = document.group_id
     if document.parent_id is not None:
         fields["parent_id"] = document.parent_id
-    extended = {name: getattr(document, name) for name in _EXTENDED}
-    if any(value is not None for value in extended.values()):
-        fields |= extended
-    for key, value in document.extra.items():
-        fields.setdefault(key, value)
+    if _is_extended(document):
+        fields |= {name: getattr(document, name) for name in _EXTENDED}
+    if document.extra:
+        for key, value in document.extra.items():
+            fields.setdefault(key, value)
     fields["task_id"] = document.task_id
     return fields
+
+
+def _is_extended(document: ResultDocument) -> bool:
+    called = document.name is not None or document.args is not None or document.kwargs is not None
+    return called or document.worker is not None or document.retries is not None or document.queue is not None
 
 
 def _dump(fields: dict[str, Any], form: ResultFormat) -> bytes:

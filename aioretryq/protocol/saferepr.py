@@ -42,6 +42,14 @@ def saferepr(value: object, limit: int = 1024) -> str:
     return text if len(text) <= limit else text[: max(limit - 3, 0)] + "..."[:limit]
 
 
+def inline(text: object, limit: int = 200) -> str:
+    """A name or an id as a part of one line of a log: as it is, or escaped where it would break the line."""
+    if type(text) is str and len(text) <= limit and text.isprintable():  # nearly all
+        return text
+    shown = saferepr(text, limit)
+    return shown[1:].rstrip(shown[0]) if type(text) is str else shown
+
+
 def _is_small(value: Any) -> bool:
     # The usual arguments of a task: then the C repr is several times faster than our own walk.
     if len(value) > _SMALL:

@@ -101,7 +101,7 @@ def security_for(settings: Settings) -> Security | None:
 
     The files are read once in the life of a process.
     """
-    paths = [getattr(settings, name) for name in SETTINGS]
+    paths = (settings.security_key, settings.security_certificate, settings.security_cert_store)
     if not any(paths):
         return None
     for name, path in zip(SETTINGS, paths, strict=True):

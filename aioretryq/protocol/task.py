@@ -27,6 +27,7 @@ _KNOWN = frozenset(
 _USUAL = _KNOWN | {"lang"}
 _HIGHEST_PRIORITY = 9
 _LISTS = (list, tuple)
+_LONGEST = 2.0**53
 
 
 def encode_task(message: TaskMessage, *, tag: str, max_size: int | None = None) -> bytes:
@@ -247,7 +248,7 @@ def _limits(value: Any) -> tuple[float | None, float | None]:
     if not isinstance(value, _LISTS) or len(value) != 2:
         raise ProtocolError(f"timelimit is [hard, soft] in seconds, not {saferepr(value, 80)}.")
     for limit in value:
-        if limit is not None and (type(limit) not in (int, float) or not 0 <= limit < float("inf")):
+        if limit is not None and (type(limit) not in (int, float) or not 0 <= limit < _LONGEST):
             raise ProtocolError(f"A time limit is a number of seconds or null, not {saferepr(limit, 80)}.")
     return value[0], value[1]
 

@@ -1,18 +1,25 @@
-"""Arguments of commands, as anybody may have sent them: what fits, or TypeError or ValueError with a reason."""
+"""Arguments of commands, as anybody may have sent them: what fits, or WrongArgument with a reason."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 LONGEST_NAME = 255
 
+_RESERVED = re.compile(r"(unacked|unacked_index|unacked_mutex)\Z|_kombu\.binding|aioretryq\.|celery-task(set)?-meta-")
+
+
+class WrongArgument(ValueError):
+    """What it says is meant for the sender: it is the whole reply."""
+
 
 def whole(name: str, value: Any, *, least: int = 1, most: int = 100_000) -> int:
     if type(value) is not int:
-        raise TypeError(f"{name} is a whole number, not {value!r:.100}")
+        raise WrongArgument(f"{name} is a whole number, not {value!r:.100}")
     if not least <= value <= most:
-        raise ValueError(f"{name} is from {least} to {most}, not {value}")
+        raise WrongArgument(f"{name} is from {least} to {most}, not {value}")
     return value
 
 
@@ -21,17 +28,17 @@ def seconds(name: str, value: Any) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float):
-        raise TypeError(f"{name} is a number of seconds, not {value!r:.100}")
+        raise WrongArgument(f"{name} is a number of seconds, not {value!r:.100}")
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is a number of seconds, not {value}")
+        raise WrongArgument(f"{name} is a number of seconds, not {value}")
     return float(value) or None
 
 
 def text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} is a text, not {value!r:.100}")
+        raise WrongArgument(f"{name} is a text, not {value!r:.100}")
     if not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
-        raise ValueError(f"{name} is a text of 1 to {LONGEST_NAME} printable characters, not {value!r:.100}")
+        raise WrongArgument(f"{name} is a text of 1 to {LONGEST_NAME} printable characters, not {value!r:.100}")
     return value
 
 
@@ -39,5 +46,13 @@ def texts(name: str, value: Any) -> list[str]:
     """One text or several."""
     found = [value] if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
-        raise TypeError(f"{name} is a list of texts, not {value!r:.100}")
+        raise WrongArgument(f"{name} is a list of texts, not {value!r:.100}")
     return list(found)
+
+
+def queue_name(name: str, value: Any) -> str:
+    """A text that is not the name of something else that is kept beside the queues."""
+    found = text(name, value)
+    if _RESERVED.match(found):
+        raise WrongArgument(f"{found!r:.100} is no name for a queue: brokers and result backends use it themselves")
+    return found

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 
 from aioretryq import states
 from aioretryq.execution import run_body, run_hooks, running
 from aioretryq.foreign import ForeignTask
 from aioretryq.message import Outgoing
 from aioretryq.outcome import Failed, Ignored, Interrupted, Succeeded, Traced
-from aioretryq.worker.followups import Followups
+from aioretryq.worker.followups import Followups, is_large
 from aioretryq.worker.settlement import Attempted, Settlement, document, settle
 from aioretryq.worker.settler import Completion
 
@@ -106,24 +107,30 @@ class Attempts:
             who = {"pid": os.getpid(), "hostname": self.name}
             record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
             await self._settler.submit(Completion(Settlement(Ignored(), record), None))
-        settlement: Settlement | None = None
-        with job.cancellable(self._jobs.torn_down), running(task, attempted.request, self._queue):
-            if job.cancelled_as is None:
-                started = functools.partial(self._begin, job, attempted.message)
-                outcome = await self._body(task, attempted, threads, started)
-                if job.cancelled_as is not None and not isinstance(outcome, Succeeded | Traced):
-                    # What a body raises while it is being cancelled, its clean-up say, is not its failure.
-                    outcome = job.cancelled_as
-                if job.cancelled_as is None and job.cancelling:
-                    await asyncio.sleep(0)  # it has cancelled itself, which takes effect here
-                settlement = self._settle(outcome, attempted)
-                await run_hooks(task, attempted.request, settlement.outcome, threads)
-        if settlement is not None:
-            return settlement
-        if job.cancelled_as is None:
-            # Nobody asked for it: its own code has cancelled the asyncio task that it runs in.
-            return self._settle(Failed(asyncio.CancelledError("the task has cancelled itself")), attempted)
-        return self._settle(job.cancelled_as, attempted)
+        ended: Outcome | None = None
+        with running(task, attempted.request, self._queue):
+            with job.cancellable(self._jobs.torn_down):
+                if job.cancelled_as is None:
+                    started = functools.partial(self._begin, job, attempted.message)
+                    outcome = await self._body(task, attempted, threads, started)
+                    if job.cancelled_as is not None and not isinstance(outcome, Succeeded | Traced):
+                        # What a body raises while it is being cancelled, its clean-up say, is not its failure.
+                        outcome = job.cancelled_as
+                    if job.cancelled_as is None and job.cancelling:
+                        await asyncio.sleep(0)  # it has cancelled itself, which takes effect here
+                    ended = outcome
+            if ended is None:
+                # If nobody asked for it, its own code has cancelled the asyncio task that it runs in.
+                itself = Failed(asyncio.CancelledError("the task has cancelled itself"))
+                return self._settle(job.cancelled_as or itself, attempted)
+            if is_large(attempted):
+                settlement = await anyio.to_thread.run_sync(self._settle, ended, attempted)
+            else:
+                settlement = self._settle(ended, attempted)
+            if task.hooks:
+                with job.cancellable(self._jobs.torn_down):
+                    await run_hooks(task, attempted.request, settlement.outcome, threads)
+        return settlement
 
     async def _body(
         self,
@@ -141,7 +148,8 @@ class Attempts:
         if begun:
             self._jobs.count(message.task)
             self._events.started(message)
-            logger.debug("Task %s[%s] started attempt=%d", message.task, message.id, message.retries + 1)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("Task %s started attempt=%d", job.name, message.retries + 1)
         return begun
 
     def _settle(self, outcome: Outcome, attempted: Attempted) -> Settlement:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from aioretryq.task import FROM_SETTINGS, OPTIONS
+from aioretryq.task_options import FROM_SETTINGS, OPTIONS
 from aioretryq.worker.arguments import text, texts
 from aioretryq.worker.heartbeat import SOFTWARE
 from aioretryq.worker.job_info import info
-from aioretryq.worker.shown import settings
+from aioretryq.worker.shown import masked, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,11 +42,11 @@ def clock(call: Call) -> Any:
 
 
 def report(call: Call) -> Any:
-    shown = settings(call.queue, with_defaults=False)
+    shown, backend = settings(call.queue, with_defaults=False), call.queue.results.backend
     lines = [
         f"software -> aioretryq:{SOFTWARE['sw_ver']} py:{platform.python_version()}",
         f"platform -> system:{platform.system()} arch:{platform.machine()} imp:{platform.python_implementation()}",
-        f"settings -> broker:{call.queue.broker.display_url} results:{call.queue.results.backend.display_url}",
+        masked("", f"settings -> broker:{call.queue.broker.display_url} results:{backend.display_url}"),
         "",
         *[f"{name}: {value!r}" for name, value in shown.items()],
     ]

@@ -12,6 +12,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
+
 from aioretryq import states
 from aioretryq.canvas import errbacks
 from aioretryq.errors import AioretryqError, BrokerError, ChordError, NotOpenError
@@ -19,7 +21,8 @@ from aioretryq.exchanging import ToExchange
 from aioretryq.message import ChordClaim
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.exceptions import exception_from_data
-from aioretryq.worker.followups import Following
+from aioretryq.protocol.saferepr import inline
+from aioretryq.worker.followups import NOTHING, OF_LEASE, Following, is_large
 from aioretryq.worker.settler import Completion
 
 if TYPE_CHECKING:
@@ -35,8 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aioretryq.worker")
 
 SENDING = 20.0
-"""Seconds for which a worker has the right to send a body, once it is about to. Less than a lease, by default: after
-a crash a Celery worker may be the next to get the message, and it waits for nobody."""
+"""Seconds for which a worker has the right to send a body, once it is about to; less with a short lease."""
 
 
 class _Failed(Exception):
@@ -67,6 +69,8 @@ class Conclusions:
     async def conclude(self, job: Job, settlement: Settlement, attempted: Attempted) -> bool:
         """As `Settler.submit`, with all that follows."""
         held = job if job.held else None
+        if settlement.following is NOTHING and not settlement.send:  # nearly all
+            return (await self._settler.advance(Completion(settlement, held))).ours
         while True:
             if settlement.following.errbacks:
                 if not await self._settler.submit(Completion(_results_only(settlement), held, unfinished=True)):
@@ -104,7 +108,7 @@ class Conclusions:
             found, failed = await self._body(complete, attempted)
             claim = ChordClaim(complete.part.group_id, complete.part.token, failed)
             if not await self._hold(claim):
-                logger.warning("The body of chord %s is sent by another worker", claim.group_id)
+                logger.warning("The body of chord %s is sent by another worker", inline(claim.group_id))
                 continue
             claims.append(claim)
             send += found.send
@@ -113,21 +117,25 @@ class Conclusions:
         return dataclasses.replace(settlement, record=None, send=tuple(send), following=following)
 
     async def _hold(self, claim: ChordClaim) -> bool:
-        (held,) = await self._settler.persist(lambda: self._queue.results.backend.hold_chords([claim], SENDING))
+        hold = min(SENDING, self._queue.conf.lease * OF_LEASE)
+        (held,) = await self._settler.persist(lambda: self._queue.results.backend.hold_chords([claim], hold))
         return held
 
     async def _body(self, complete: Return, attempted: Attempted) -> tuple[Following, bool]:
         group_id, now = complete.part.group_id, self._clock()
         try:
             results = await self._results(group_id)
-            return self._followups.body(attempted, complete.body, results, now), False
+            if not is_large(attempted):
+                return self._followups.body(attempted, complete.body, results, now), False
+            send = partial(self._followups.body, attempted, complete.body, results, now)
+            return await anyio.to_thread.run_sync(send), False
         except _Failed as failed:
             error, cause = failed.error, failed.cause
         except NotOpenError:
             raise  # the worker is being torn down, and the part comes back
         except AioretryqError as wrong:
             error, cause = ChordError(f"Callback error: {wrong!r}"), wrong
-        logger.error("Chord %s has failed: %s", group_id, error)
+        logger.error("Chord %s has failed: %s", inline(group_id), error)
         return self._followups.body_failure(attempted, complete.body, error, cause, now), True
 
     async def _results(self, group_id: str) -> list[Any]:

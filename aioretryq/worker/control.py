@@ -25,7 +25,7 @@ from aioretryq.protocol.control import (
     sender_of,
 )
 from aioretryq.protocol.nodes import matches
-from aioretryq.protocol.saferepr import saferepr
+from aioretryq.protocol.saferepr import inline, saferepr
 from aioretryq.worker import commands_control, commands_inspect
 
 if TYPE_CHECKING:
@@ -141,7 +141,14 @@ class Control:
                     await self._hear(message, group)
 
     async def _hear(self, message: Broadcast, group: anyio.abc.TaskGroup) -> None:
-        request = self._read(message.body)
+        try:
+            request = self._read(message.body)
+        except Exception as error:
+            # A mistake of ours, which must not end the worker: whoever can publish reaches all of them.
+            if self._repeated.admits("tracebacks of requests"):
+                logger.exception("A request to remote control cannot be read")
+            self._ignored("requests that failed", "Ignored a request to remote control: %s", message.body, error)
+            return
         if request is None:
             return
         # One who floods waits here; reading goes on when there is room again.
@@ -192,8 +199,12 @@ class Control:
         except AioretryqError as error:
             text = "A reply to %s, asked by %s, was not sent: %s"
             self._repeated.log(
-                logging.WARNING, "replies that were not sent", text, request.method[:80], request.origin, error
+                logging.WARNING, "replies that were not sent", text, inline(request.method), request.origin, error
             )
+        except Exception:
+            # As in `_hear`.
+            if self._repeated.admits("tracebacks of requests"):
+                logger.exception("No reply to %s, asked by %s", inline(request.method), request.origin)
         finally:
             self._room.release_on_behalf_of(token)
 

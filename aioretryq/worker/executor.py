@@ -7,6 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
+
 from aioretryq import states
 from aioretryq.context import Request
 from aioretryq.errors import NotOpenError, NotRegistered, ProtocolError, WorkerLostError
@@ -16,12 +18,13 @@ from aioretryq.outcome import GivenUp, Ignored, Interrupted, Outcome, Revoked
 from aioretryq.protocol.envelope import mark, marks
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
+from aioretryq.protocol.saferepr import inline
 from aioretryq.protocol.task import format_moment, identify, parse_moment
 from aioretryq.revoking import REVOCATION_TTL
 from aioretryq.worker import burial
 from aioretryq.worker.attempts import new_tag
 from aioretryq.worker.conclusion import Conclusions
-from aioretryq.worker.followups import NOTHING, check_workflow
+from aioretryq.worker.followups import NOTHING, check_workflow, is_large, is_part_of_workflow
 from aioretryq.worker.limits import Limits
 from aioretryq.worker.log import Repeated, log_outcome
 from aioretryq.worker.parked import Parked
@@ -81,7 +84,7 @@ class Executor:
         try:
             await self._process(job)
         except NotOpenError:
-            logger.warning("Task [%s] comes back when its lease ends: this worker is being torn down", job.task_id)
+            logger.warning("Task %s comes back when its lease ends: this worker is being torn down", job.name)
         except Exception as error:
             # A server refused the settlement, or it could not even be encoded: retrying would not help, and
             # running the task again neither. One message must never end the worker and all that runs in it.
@@ -114,9 +117,9 @@ class Executor:
         except NotRegistered as error:
             await self._offer_again(job, message, unwanted, error)
             return
-        slot = None if unwanted else self.limits.slot(task, job.delivery.body)
-        if slot is not None:
-            await self._park(job, mark(job.delivery.body, slot=slot), slot)
+        place = None if unwanted else self.limits.place(task, job.delivery.body)
+        if place is not None:
+            await self._park(job, mark(job.delivery.body, **place.marks), place.due)
             return
         await self._run_task(job, self._attempted(job, message, task), task, unwanted)
 
@@ -183,7 +186,7 @@ class Executor:
                 "Task %s[%s] lost its lease (LEASE_LOST): another worker has its message, or the server has lost it; "
                 "nothing of this run was stored",
                 task.name,
-                message.id,
+                inline(message.id),
             )
             return
         if isinstance(task, ForeignTask) and not settlement.traced:
@@ -195,7 +198,7 @@ class Executor:
                 "Task %s[%s] was done, but its lease was lost (LEASE_LOST): another worker has its message, or the "
                 "server has lost it; nothing of this run was stored",
                 task.name,
-                message.id,
+                inline(message.id),
             )
             return
         self._events.settled(job, message, settlement, runtime)
@@ -217,7 +220,10 @@ class Executor:
         if unwanted is not None:
             return self._settle(unwanted, attempted)
         try:
-            check_workflow(attempted.message)
+            if is_large(attempted):
+                await anyio.to_thread.run_sync(check_workflow, attempted.message)
+            elif is_part_of_workflow(attempted.message):
+                check_workflow(attempted.message)
         except ProtocolError as broken:
             return self._settle(GivenUp(broken, burial.BROKEN), attempted)
         delivery, message = attempted.delivery, attempted.message
@@ -288,7 +294,7 @@ class Executor:
         """A task that is unknown here: in a rolling deploy others know it, or this worker's successor will."""
         conf, now = self._queue.conf, self._clock()
         found = marks(job.delivery.body)
-        since, offers = found.get("unknown_since", now), int(found.get("offers", 0))
+        since, offers = min(found.get("unknown_since", now), now), int(found.get("offers", 0))
         if unwanted is not None or now - since > conf.unknown_task_timeout:
             attempted = self._attempted(job, message, None)
             settlement = self._settle(unwanted or GivenUp(error, burial.UNKNOWN), attempted)
@@ -300,11 +306,11 @@ class Executor:
         delay = min(conf.unknown_task_delay * 2.0 ** min(offers, 30), max(LONGEST_PARKING, conf.unknown_task_delay))
         self.repeated.log(
             logging.WARNING,
-            f"offers of {message.task}, which is unknown here",
+            f"offers of {inline(message.task)}, which is unknown here",
             "%s %s[%s] is offered again in %.1f s",
             error,
-            message.task,
-            message.id,
+            inline(message.task),
+            inline(message.id),
             delay,
         )
         body = mark(job.delivery.body, unknown_since=since, offers=offers + 1)

@@ -7,14 +7,14 @@ import functools
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from aioretryq.errors import ConfigError, UnavailableError
+from aioretryq.errors import BrokerError, ConfigError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aioretryq.brokers.base import Broker
     from aioretryq.config import Settings
@@ -30,6 +30,11 @@ LOOK_AGAIN = 1.0
 """Seconds between claims when nothing happens: the net under lost wake-ups, and the pace of revocations."""
 
 LAST_CLAIM = 1.0
+
+REFUSED = 60.0
+"""Seconds until a queue that the broker has refused is tried again."""
+
+T = TypeVar("T")
 
 ROUND_ROBIN, SORTED, AS_GIVEN = "round_robin", "sorted", "priority"
 """Which queue has the first turn, of messages with one priority; by kombu's names of `queue_order_strategy`."""
@@ -69,6 +74,8 @@ class Fetcher:
         self._revocations = revocations
         self._outage = outage
         self._clock = clock
+        self._refused: dict[str, float] = {}  # until when a queue is left out
+        self._claimed = False
 
     async def run(self, executor: Executor) -> None:
         """Claim, start, wait; until cancelled, or until the jobs are no longer accepted."""
@@ -93,6 +100,7 @@ class Fetcher:
     def add(self, queue: str, route: Route | None = None) -> None:
         if route is not None:
             self._routes[queue] = route
+        self._refused.pop(queue, None)
         if queue not in self._queues:
             self._queues.append(queue)
             if self._order == SORTED:
@@ -100,6 +108,7 @@ class Fetcher:
             self._look_now()
 
     def remove(self, queue: str) -> None:
+        self._refused.pop(queue, None)
         if queue in self._queues:
             self._queues.remove(queue)
             self._look_now()
@@ -110,8 +119,9 @@ class Fetcher:
 
     async def _wait(self) -> None:
         with anyio.CancelScope() as self._waiting:
-            if self._queues:
-                await self._outage.survive(lambda: self._broker.wait(list(self._queues), timeout=LOOK_AGAIN))
+            if self._usable():
+                wait = functools.partial(self._broker.wait, timeout=LOOK_AGAIN)
+                await self._outage.survive(lambda: self._on_usable(wait))
             else:
                 await anyio.sleep(LOOK_AGAIN)
         self._waiting = None
@@ -134,10 +144,42 @@ class Fetcher:
         asked = self._clock()
         # Shielded: a reply that nobody reads is a message that comes back only when its lease ends.
         with anyio.CancelScope(shield=True):
-            claim = await self._broker.claim(list(self._queues), limit=room if self._queues else 0)
+            claim = await self._on_usable(lambda queues: self._broker.claim(queues, limit=room if queues else 0))
+        self._claimed = True
         if self._order == ROUND_ROBIN:
             self._queues.rotate(-1)  # no queue starves behind another
         return claim, asked
+
+    # -- queues that the broker refuses: whoever can write to it must not end the worker by what is in one key
+
+    def _usable(self) -> list[str]:
+        if not self._refused:  # nearly always
+            return list(self._queues)
+        now = self._clock()
+        return [queue for queue in self._queues if self._refused.get(queue, now) <= now]
+
+    async def _on_usable(self, operation: Callable[[list[str]], Awaitable[T]]) -> T:
+        while True:
+            queues = self._usable()
+            try:
+                return await operation(queues)
+            except BrokerError:
+                bad = await self._find_refused(queues)
+                # With nothing that ever worked it is the configuration that is wrong.
+                if not bad or (not self._claimed and len(bad) == len(queues)):
+                    raise
+                for queue, error in bad.items():
+                    self._refused[queue] = self._clock() + REFUSED
+                    logger.error("Nothing is taken from queue %r, trying again in %.0f s: %s", queue, REFUSED, error)
+
+    async def _find_refused(self, queues: list[str]) -> dict[str, BrokerError]:
+        bad = {}
+        for queue in queues:
+            try:
+                await self._broker.depth([queue])
+            except BrokerError as error:
+                bad[queue] = error
+        return bad
 
     async def _start(self, claim: Claim, asked: float, executor: Executor) -> None:
         if not self._jobs.accepting:

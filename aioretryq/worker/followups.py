@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
@@ -25,6 +26,7 @@ from aioretryq.message import ChordOpening, ChordPart
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
+from aioretryq.protocol.saferepr import inline
 from aioretryq.protocol.signature import GROUP, Node, group_of, read_signature, read_signatures
 from aioretryq.protocol.task import encode_task, format_moment
 
@@ -44,6 +46,16 @@ IDS = UUID("0f6c2a5e-6a44-4c1d-9b0c-5d3f6a7e8b91")
 
 AT_ONCE = 4
 """Times `max_payload_bytes`: what follows from one task may be so large altogether. It goes in one step."""
+
+
+OF_LEASE = 1 / 8
+"""The right to send a chord's body ends while the message is still leased, of which at least a quarter is left when
+results are stored. After a crash a Celery worker may be the next to get the message, and it waits for nobody: finding
+the right taken, it would drop the message, and the body with it."""
+
+
+LARGE = 100_000
+"""Bytes of a message: a few hundred signatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,11 @@ NOTHING = Following()
 
 def is_part_of_workflow(message: TaskMessage) -> bool:
     return bool(message.callbacks or message.errbacks or message.chain or message.chord)
+
+
+def is_large(attempted: Attempted) -> bool:
+    """Whether a thread has to find out what follows: the event loop would stand still."""
+    return len(attempted.delivery.body) > LARGE and is_part_of_workflow(attempted.message)
 
 
 def check_workflow(message: TaskMessage) -> None:
@@ -162,7 +179,8 @@ class Followups:
             return NOTHING
         node = nodes[0]
         # As in Celery: each member of a group has failed of what the part has failed of.
-        ending = Ending(states.FAILURE, cause if node.kind == GROUP else error)
+        exc = cause if node.kind == GROUP else error
+        ending = Ending(states.FAILURE, exc, "".join(traceback.format_exception(exc)))
         later = [call for step in self._readable(node.options.get("chain")) for call in failing(step)]
         calls = [*failing(node), *later]
         compiler = self._compiler(attempted.request, f"failed body of {_gid(node)}", now)
@@ -203,7 +221,7 @@ class Followups:
             index=index,
             content=jsontypes.dumps(content),
             token=uuid5(IDS, f"{group_id}/{task_id}/{index}").hex,
-            hold=max(5.0, 2 * (conf.result_chord_join_timeout or 5.0)),
+            hold=min(max(5.0, 2 * (conf.result_chord_join_timeout or 5.0)), conf.lease * OF_LEASE),
             ttl=self._chord_life,
             returns=not attempted.acked,
         )
@@ -225,6 +243,7 @@ class Followups:
                     status=ending.state,
                     result=data,
                     traceback=ending.traceback,
+                    children=[],
                     date_done=done,
                     group_id=call.options.get("group_id"),
                     parent_id=call.options.get("parent_id"),
@@ -245,7 +264,8 @@ class Followups:
             try:
                 compiler.apply(group_of(sent), (request.id,), options=options, child=False)
             except AioretryqError as error:
-                logger.error("The errbacks of task %s[%s] cannot be sent: %s", request.task, request.id, error)
+                whose = f"{inline(request.task)}[{inline(request.id)}]"
+                logger.error("The errbacks of task %s cannot be sent: %s", whose, error)
         return called
 
     def _known(self, name: str) -> Task[Any, Any] | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from aioretryq.outcome import Interrupted, Revoked
+from aioretryq.protocol.saferepr import inline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -74,7 +75,7 @@ class Job:
     @property
     def name(self) -> str:
         """As the log calls it."""
-        return f"{self.request.task if self.request is not None else ''}[{self.task_id}]"
+        return f"{inline(self.request.task) if self.request is not None else ''}[{inline(self.task_id)}]"
 
     @property
     def in_thread(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import threading
 import time
@@ -22,7 +23,7 @@ from aioretryq.outage import Outage
 from aioretryq.worker.blocking import BlockedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from aioretryq.brokers.base import Broker
     from aioretryq.worker.jobs import Job, Jobs
@@ -44,12 +45,16 @@ class Leases:
         *,
         lease: float,
         blocked_limit: float,
+        worker: str = "",
+        queues: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker = broker
         self._jobs = jobs
         self._lease = lease
         self._blocked_limit = blocked_limit
+        self._worker = worker
+        self._queues = queues
         self._clock = clock
 
     async def run(self) -> None:
@@ -72,7 +77,8 @@ class Leases:
         while True:
             if not blocked.past_limit:
                 await outage.survive(lambda: self._renew(twin, loop))
-                if count := await outage.survive(twin.recover):
+                sweep = functools.partial(twin.recover, worker=self._worker, queues=self._queues())
+                if count := await outage.survive(sweep):
                     logger.warning("%d messages of workers that are gone are back in their queues", count)
             await asyncio.sleep(self._lease / 5)
 

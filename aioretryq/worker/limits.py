@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.protocol.envelope import marks
-from aioretryq.rates import Slots, check_rate, parse_rate
+from aioretryq.rates import Bucket, check_rate, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aioretryq.config import Settings
     from aioretryq.context import Request
+    from aioretryq.rates import Place
     from aioretryq.task import Task
-
-AT_ONCE = 0.01
-"""Seconds; a task that has to wait no longer than that starts at once, and those after it wait for it."""
 
 
 class Limits:
@@ -25,9 +24,8 @@ class Limits:
         check_rate(settings.task_default_rate_limit, "Setting 'task_default_rate_limit'")
         self._settings = settings
         self._clock = clock
-        self._slots = Slots()
         self._rates: dict[str, Any] = {}
-        self._per_second: dict[str, float | None] = {}  # spares nearly every message the look at its task's options
+        self._buckets: dict[str, Bucket | None] = {}  # spares nearly every message the look at its task's options
         self._times: dict[str, tuple[float, float]] = {}
 
     # -- rates
@@ -39,27 +37,22 @@ class Limits:
         return task.rate_limit
 
     def set_rate(self, task: Task[Any, Any], value: Any) -> None:
-        """From the next message on: those that wait for their slot keep it."""
+        """From now on; slots that were given at the old rate are void."""
         check_rate(value, "The rate")
         self._rates[task.name] = value
-        self._per_second.pop(task.name, None)
-        self._slots.forget(task.name)
+        self._buckets.pop(task.name, None)
 
-    def slot(self, task: Task[Any, Any], body: bytes) -> float | None:
-        """When the message may start, if that is not yet.
-
-        A message that has had to wait has its slot written on it: whichever worker gets it then does not ask again.
-        """
+    def place(self, task: Task[Any, Any], body: bytes) -> Place | None:
+        """Where the message has to wait, if it may not start yet: it has a slot of this worker then, or none."""
         try:
-            rate = self._per_second[task.name]
+            bucket = self._buckets[task.name]
         except KeyError:
-            ignored = self._settings.worker_disable_rate_limits
-            rate = self._per_second[task.name] = None if ignored else parse_rate(self.rate_of(task))
-        if rate is None or "slot" in marks(body):
-            return None
-        now = self._clock()
-        slot = self._slots.take(task.name, rate, now)
-        return slot if slot > now + AT_ONCE else None
+            bucket = self._buckets[task.name] = self._bucket(task)
+        return None if bucket is None else bucket.ask(marks(body), self._clock())
+
+    def _bucket(self, task: Task[Any, Any]) -> Bucket | None:
+        rate = None if self._settings.worker_disable_rate_limits else parse_rate(self.rate_of(task))
+        return None if rate is None else Bucket(rate, 1 + secrets.randbits(48))
 
     # -- time limits
 

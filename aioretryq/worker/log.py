@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Rejected, RetryAsked, Revoked, Settled, Succeeded
-from aioretryq.protocol.saferepr import saferepr
+from aioretryq.protocol.saferepr import inline, saferepr
 
 if TYPE_CHECKING:
     from aioretryq.message import TaskMessage
@@ -31,8 +31,8 @@ def log_outcome(
     logger.log(
         level,
         "Task %s[%s] %s runtime=%.3fs attempt=%d",
-        message.task,
-        message.id,
+        inline(message.task),
+        inline(message.id),
         f"{text}, kept as dead letter {settlement.dead.id}" if settlement.dead is not None else text,
         runtime,
         attempt,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from aioretryq.message import parse_revocation
 from aioretryq.outcome import Revoked
 
@@ -27,6 +29,8 @@ class Revocations:
         self._ids: dict[str, None] = {}
         self._stamps: dict[tuple[str, str], None] = {}
         self._limit = limit
+        self.keeping = anyio.Lock()
+        """Held while ids are written to the servers: by one request at a time, or many would take all connections."""
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self._ids
@@ -61,16 +65,20 @@ class Revocations:
 
     def note(self, notices: Iterable[str], jobs: Jobs) -> None:
         """Take in what a claim has brought, and cancel what is to be stopped."""
+        ending: set[str] = set()
         for text in notices:
             notice = parse_revocation(text)
             if notice.task_id is not None:
                 self.add(notice.task_id)
-                found = [job for job in jobs.all() if job.task_id == notice.task_id] if notice.terminate else []
-            else:
-                self.add_stamps(notice.stamps)
-                found = stamped(jobs, notice.stamps) if notice.terminate else []
-            for job in found:
+                if notice.terminate:
+                    ending.add(notice.task_id)
+                continue
+            self.add_stamps(notice.stamps)
+            for job in stamped(jobs, notice.stamps) if notice.terminate else []:
                 stop(job)
+        # Once for all: there may be thousands of ids.
+        for job in [job for job in jobs.all() if job.task_id in ending] if ending else []:
+            stop(job)
 
 
 def stamped(jobs: Jobs, stamps: Mapping[str, Sequence[str]]) -> list[Job]:

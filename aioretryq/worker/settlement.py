@@ -101,18 +101,21 @@ def settle(
         childless = dataclasses.replace(attempted.request, children=[])
         attempted = dataclasses.replace(attempted, request=childless)
         settled = _settle(Failed(error), attempted, now, tag, record, followups)
+    if isinstance(settled.outcome, Succeeded):
+        return settled
     return _with_failure(settled, attempted, now, followups)
 
 
 def _settle(
     outcome: Settled, attempted: Attempted, now: float, tag: NewTag, record: Record, followups: Followups
 ) -> Settlement:
+    if isinstance(outcome, Succeeded):  # nearly all
+        following = followups.success(attempted, outcome.value, now)
+        told = _with_children(attempted, following) if following.children else attempted
+        kept = _stored(told, now, record, states.SUCCESS, outcome.value)
+        return Settlement(outcome, kept, following.send, following=following)
     stored = functools.partial(_stored, attempted, now, record)
     match outcome:
-        case Succeeded(value):
-            following = followups.success(attempted, value, now)
-            stored = functools.partial(_stored, _with_children(attempted, following), now, record)
-            return Settlement(outcome, stored(states.SUCCESS, value), following.send, following=following)
         case Failed(exc, text):
             return _fail(outcome, attempted, now, tag, stored(states.FAILURE, exception_to_data(exc), text))
         case GivenUp(exc, reason):
@@ -161,8 +164,6 @@ def _with_failure(settled: Settlement, attempted: Attempted, now: float, followu
 
 
 def _with_children(attempted: Attempted, following: Following) -> Attempted:
-    if not following.children:
-        return attempted
     request = attempted.request
     return dataclasses.replace(
         attempted, request=dataclasses.replace(request, children=[*request.children, *following.children])

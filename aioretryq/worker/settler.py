@@ -21,6 +21,8 @@ from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.batching import GroupCommit
 from aioretryq.errors import BackendError, ProtocolError
 from aioretryq.message import Finish
+from aioretryq.protocol.saferepr import inline
+from aioretryq.worker.followups import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,7 +98,8 @@ class Settler:
         """As `submit`, of a settlement that may be a part of a chord."""
         # Two lanes: what stores nothing does not wait for a result backend that is gone, or a server that is full.
         settlement = completion.settlement
-        stores = settlement.record is not None or settlement.following.in_backend
+        following = settlement.following
+        stores = settlement.record is not None or (following is not NOTHING and following.in_backend)
         return await (self._commits if stores else self._without_result).submit(completion)
 
     async def settled(self, task_id: str) -> ResultDocument | None:
@@ -106,7 +109,8 @@ class Settler:
         try:
             document = await self._backend_outage.survive(lambda: self._results.get_task_meta(task_id))
         except ProtocolError as error:
-            logger.warning("The stored result of task %s cannot be read, and counts as none: %s", task_id, error)
+            text = "The stored result of task %s cannot be read, and counts as none: %s"
+            logger.warning(text, inline(task_id), error)
             return None
         return document if document.status in states.FINAL else None
 
@@ -136,7 +140,11 @@ class Settler:
     async def _chords(self, batch: list[Completion], ours: list[bool]) -> list[tuple[Return, ...]]:
         """Which chords are complete with each entry."""
         due: list[tuple[Return, ...]] = [()] * len(batch)
-        counted = [n for n, entry in enumerate(batch) if ours[n] and entry.settlement.following.in_backend]
+        counted = [
+            n
+            for n, entry in enumerate(batch)
+            if entry.settlement.following is not NOTHING and ours[n] and entry.settlement.following.in_backend
+        ]
         if counted:
             found = await self._backend_outage.survive(lambda: self._count([batch[n] for n in counted]))
             for n, complete in zip(counted, found, strict=True):
@@ -166,7 +174,7 @@ class Settler:
         for entry, still in zip(batch, ours, strict=True):
             if still and entry.settlement.record is not None:
                 records.append(entry.settlement.record)
-            if still:
+            if still and entry.settlement.following is not NOTHING:
                 records += entry.settlement.following.records
         if records:
             await self._results.backend.store(records)
@@ -209,6 +217,8 @@ def _size(completion: Completion) -> int:
     """Bytes that travel, roughly: a batch has to be transmitted within a server's deadline."""
     settlement = completion.settlement
     stored = 0 if settlement.record is None else len(settlement.record.document)
+    if settlement.following is NOTHING and not settlement.send and settlement.dead is None:  # nearly all
+        return stored
     buried = 0 if settlement.dead is None else len(settlement.dead.content)
     following = settlement.following
     counted = sum(len(found.part.content) for found in following.returns)

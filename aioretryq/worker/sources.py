@@ -44,7 +44,7 @@ class Sources:
         found = [topology.find(name) for name in names]
         self._broker = queue.broker
         self._outage = outage
-        self._exchanges = [each.name for each in found if isinstance(each, Broadcast)]
+        self._exchanges = list(dict.fromkeys(each.exchange for each in found if isinstance(each, Broadcast)))
         self._own = BROADCAST_PREFIX + node
         self._bindings = topology.bindings(each for each in found if isinstance(each, Queue))
         self._own_bindings = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from aioretryq.config import check
-from aioretryq.errors import UnavailableError
+from aioretryq.errors import ConfigError, UnavailableError
 from aioretryq.outage import Outage
 from aioretryq.outcome import Interrupted
 from aioretryq.topology import topology_of
@@ -23,9 +24,9 @@ from aioretryq.worker.control import Control, Pieces
 from aioretryq.worker.events import Events, in_words
 from aioretryq.worker.executor import Executor
 from aioretryq.worker.fetcher import Fetcher, queue_order
+from aioretryq.worker.handover import Handover
 from aioretryq.worker.housekeeping import Housekeeping
 from aioretryq.worker.jobs import LAST_SETTLEMENTS, Job, Jobs
-from aioretryq.worker.leases import Leases
 from aioretryq.worker.revocations import Revocations
 from aioretryq.worker.settler import Settler
 from aioretryq.worker.sources import Sources
@@ -42,6 +43,8 @@ logger = logging.getLogger("aioretryq.worker")
 STOP = (signal.SIGTERM, signal.SIGINT)
 HEARS_WITHIN = 1.0
 """Seconds after which a worker counts as ready although it does not hear remote control yet."""
+NOT_IN_NAMES = re.compile(r"[\s,*?\[\]%]")
+"""Blanks and commas part the names that a command is for, the others make a pattern of a name."""
 STOP_NOW = tuple(getattr(signal, name) for name in ("SIGQUIT",) if hasattr(signal, name))  # not on Windows
 
 
@@ -116,13 +119,14 @@ class Worker:
             jobs = self._jobs = Jobs(self.concurrency, lease=lease)
             revocations = Revocations()
             settler = Settler(broker, results, lease=lease, broker_outage=outage, backend_outage=backend_outage)
-            leases = Leases(broker, jobs, lease=lease, blocked_limit=conf.worker_blocked_limit)
             events = Events(self.queue, jobs, name=self.name)
             attempts = Attempts(self.queue, jobs, settler, events, name=self.name, threads=self.threads)
             executor = Executor(self.queue, jobs, settler, attempts, events=events, revoked=revocations)
             sources = Sources(self.queue, self.queues, node=self.name, outage=outage)
             fetcher = Fetcher(broker, sources.queues, jobs, revocations, outage=outage, order=queue_order(conf))
             sources.describe(fetcher)
+            handover = Handover(broker, self.name, sources.queues, fetcher)
+            leases = handover.leases(jobs, lease=lease, blocked_limit=conf.worker_blocked_limit)
             housekeeping = Housekeeping(
                 broker, results.backend, conf, executor.repeated, broker_outage=outage, backend_outage=backend_outage
             )
@@ -154,6 +158,7 @@ class Worker:
                 await sources.leave()
                 await events.goodbye()
                 services.cancel_scope.cancel()
+            await handover.run()
             executor.repeated.sum_up()
 
     async def _open(self, opened: AsyncExitStack) -> bool:
@@ -279,9 +284,10 @@ class Worker:
             found.append("no result backend: results are dropped, get() raises")
         if early := sorted(name for name, task in queue.tasks.items() if not task.acks_late):
             found.append(f"early acknowledgement (lost if this worker dies): {', '.join(early)}")
-        if limited := sorted(n for n, task in queue.tasks.items() if task.time_limit and not task.is_coroutine):
+        if limited := sorted(n for n, task in queue.tasks.items() if task.limited and not task.is_coroutine):
             found.append(
-                f"time_limit has no effect on plain functions, threads cannot be stopped: {', '.join(limited)}"
+                "time_limit and soft_time_limit have no effect on plain functions, threads cannot be stopped: "
+                f"{', '.join(limited)}"
             )
         if queue.broker_url.startswith("memory:"):
             found.append("memory:// reaches only this process")
@@ -294,9 +300,20 @@ def _setting(queue: TaskQueue, name: str, given: Any) -> Any:
 
 
 def node_name(name: str | None) -> str:
-    """`name@host`, as Celery calls its workers; `%h` in a name is the host."""
+    """`name@host`, as Celery calls its workers, with its abbreviations: `%h` is the host, `%n` the host without its
+    domain, `%d` the domain. `%i` and `%I`, where a number among `--processes` goes, are 0 and nothing here."""
     host = socket.gethostname()
     if name is None:
         return f"aioretryq-{os.getpid()}@{host}"
-    expanded = name.replace("%h", host)
-    return expanded if "@" in expanded else f"{expanded}@{host}"
+    short, _, domain = host.partition(".")
+    meant = {"%h": host, "%n": short, "%d": domain, "%i": "0", "%I": ""}
+    expanded = re.sub("%.", lambda found: meant.get(found[0], found[0]), name)
+    node = expanded if "@" in expanded else f"{expanded}@{host}"
+    if wrong := " ".join(map(repr, dict.fromkeys(NOT_IN_NAMES.findall(node)))):
+        raise ConfigError(
+            f"A worker cannot be named {name!r}: nobody could address it with {wrong} in its name. "
+            "Use letters, digits, '-', '_', '.'; %h, %n and %d for the host, %i for the number of the process."
+        )
+    if node.startswith("@") or node.endswith("@"):
+        raise ConfigError(f"A worker cannot be named {name!r}: a name looks like web@%h, and {node!r} lacks a half.")
+    return node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +18,7 @@ from aioretryq import (
     Worker,
     current_task,
 )
+from aioretryq.calling import CallKeywords, CallOptions
 from queues import memory_url, soon
 
 
@@ -92,6 +94,51 @@ async def test_wrong_call_options_are_config_errors(queue, add, options):
     with pytest.raises(ConfigError):
         await add.apply_async((1,), **options)
     assert await queue.broker.depth(["celery"]) == {"celery": 0}
+
+
+def test_a_type_checker_knows_every_option_of_a_call():
+    assert set(CallKeywords.__annotations__) == {field.name for field in fields(CallOptions)}
+
+
+BROKEN = [
+    {"a": 1},
+    {"task": None},
+    {"task": "t", "args": 5},
+    {"task": "t", "options": {"priority": 99}},
+    {"task": "t", "options": {"link": [{"a": 1}]}},
+    {"task": "celery.chain", "subtask_type": "chain", "kwargs": {"tasks": [{"a": 1}]}},
+    {"task": "celery.chord", "subtask_type": "chord", "kwargs": {"header": []}},
+    "t",
+    5,
+]
+
+
+@pytest.mark.parametrize("option", ["link", "link_error", "chain", "chord"])
+@pytest.mark.parametrize("broken", BROKEN, ids=str)
+async def test_what_could_not_follow_is_an_error_before_anything_is_sent(queue, add, option, broken):
+    given = broken if option == "chord" else [{"task": "fine"}, broken]
+    for call in (
+        add.apply_async((1,), **{option: given}),
+        add.apply_async((1,), **{option: broken}),
+        queue.send_task("t", **{option: broken}),
+    ):
+        with pytest.raises(ConfigError, match=rf"{option}: .* Nothing was sent"):
+            await call
+    with pytest.raises(ConfigError):
+        add.signature((1,), **{option: broken})
+    assert await queue.broker.depth(["celery"]) == {"celery": 0}
+
+
+async def test_a_chord_has_one_body(add):
+    with pytest.raises(ConfigError, match="chord"):
+        await add.apply_async((1,), chord=[{"task": "t"}])
+
+
+async def test_a_link_that_holds_itself(add):
+    round_and_round = {"task": "t", "options": {}}
+    round_and_round["options"]["link"] = round_and_round
+    with pytest.raises(ConfigError, match="link"):
+        await add.apply_async((1,), link=round_and_round)
 
 
 @pytest.mark.parametrize(

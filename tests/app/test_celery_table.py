@@ -12,13 +12,13 @@ from click.testing import CliRunner
 
 from aioretryq import ConfigError, TaskQueue
 from aioretryq.celery_settings.names import OLD_NAMES, canonical
-from aioretryq.celery_settings.options import TASK_OPTIONS, WORKER_OPTIONS
+from aioretryq.celery_settings.options import RESULT_OPTIONS, TASK_OPTIONS, TRANSPORT_OPTIONS, WORKER_OPTIONS
 from aioretryq.celery_settings.table import CELERY_SETTINGS, Verdict
 from aioretryq.celery_settings.translation import says_nothing, verdict
 from aioretryq.cli import main as our_command
 from aioretryq.cli.worker import worker as our_worker
 from aioretryq.config import HINTS
-from aioretryq.task import FROM_SETTINGS, OPTIONS
+from aioretryq.task_options import FROM_SETTINGS, OPTIONS
 
 URL = "redis://broker/1"
 
@@ -91,5 +91,13 @@ Strategy Request shadow_name bind name on_replace""".split()
 def test_the_command_line_says_what_becomes_of_each() -> None:
     shown = CliRunner().invoke(our_command, ["settings", "--celery"])
     assert shown.exit_code == 0
-    assert [line.split()[0] for line in shown.output.splitlines()] == list(CELERY_SETTINGS)
-    assert "worker_prefetch_multiplier" in shown.output
+    first, *others = shown.output.split("\n\n")
+    assert [line.split()[0] for line in first.splitlines()] == ["Settings", *CELERY_SETTINGS]
+    assert [table.splitlines()[0] for table in others] == [
+        "Keys of broker_transport_options",
+        "Keys of result_backend_transport_options",
+        "Options of a task",
+        "Options of celery worker",
+    ]
+    for table, rows in zip(others, (TRANSPORT_OPTIONS, RESULT_OPTIONS, TASK_OPTIONS, WORKER_OPTIONS), strict=True):
+        assert len(table.splitlines()) == 1 + len(rows)

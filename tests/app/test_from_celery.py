@@ -7,17 +7,19 @@ import types
 import warnings
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import kombu
 import pytest
 from celery import Celery
+from celery.app.utils import find_app
 from celery.exceptions import CPendingDeprecationWarning
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.common import Broadcast
 
-from aioretryq import ConfigError, TaskQueue, queues
+from aioretryq import ConfigError, TaskQueue, queues, routing
 from aioretryq.celery_settings.table import CELERY_SETTINGS
 
 URL = "redis://broker/1"
@@ -98,13 +100,14 @@ class TestSources:
             CELERY_TASK_DEFAULT_QUEUE="shop",
             CELERY_TIMEZONE="UTC",
         )
-        with pytest.warns(UserWarning, match=r"in aioretryq: timezone\."):
+        with pytest.warns(UserWarning, match=r"in aioretryq: CELERY_TIMEZONE\."):
             found = conf(django)
         assert (found.broker_url, found.task_default_queue) == (URL, "shop")
 
     def test_another_namespace(self) -> None:
         source = module(MYAPP_BROKER_URL=URL, MYAPP_TASK_TIME_LIMIT=5, CELERY_TASK_DEFAULT_QUEUE="no")
-        with pytest.warns(UserWarning, match=r"in aioretryq: CELERY_TASK_DEFAULT_QUEUE\."):
+        says = r"of Celery: CELERY_TASK_DEFAULT_QUEUE \(did you mean CELERY_DEFAULT_QUEUE\?"
+        with pytest.warns(UserWarning, match=says):
             found = conf(source, namespace="MYAPP")
         assert (found.task_time_limit, found.task_default_queue) == (5, "celery")
 
@@ -167,6 +170,28 @@ class TestApplications:
         assert conf("project_of_test").broker_url == URL
         assert conf("project_of_test:app").broker_url == URL
 
+    @pytest.mark.parametrize(
+        ("files", "paths"),
+        [
+            ({"__init__.py": "", "celery.py": "{made}"}, ["", ".celery", ".celery:made", ".celery.made"]),
+            ({"__init__.py": "from .celery import made as celery_app", "celery.py": "{made}"}, ["", ":celery_app"]),
+            ({"__init__.py": "", "tasks.py": "{made}\napp = made"}, [".tasks", ".tasks.app"]),
+            ({"__init__.py": "{made}\ncelery = made"}, ["", ":celery", ".celery"]),
+        ],
+    )
+    def test_found_where_celery_finds_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], paths: list[str]
+    ) -> None:
+        name = f"project_{tmp_path.name}"
+        (tmp_path / name).mkdir()
+        made = f"from celery import Celery\nmade = Celery('x', broker={URL!r}, set_as_current=False)"
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text.format(made=made))
+        monkeypatch.syspath_prepend(tmp_path)
+        for path in paths:
+            assert find_app(f"{name}{path}").conf.broker_url == URL
+            assert conf(f"{name}{path}").broker_url == URL
+
     def test_configured_lazily_and_later_on(self) -> None:
         app = Celery("test", set_as_current=False)
 
@@ -200,17 +225,27 @@ class TestWhatHasNoEffect:
             "worker_prefetch_multiplier": 1,
             "worker_pool": "gevent",
             "broker_pool_limit": 50,
-            "broker_transport_options": {"visibility_timeout": 600, "max_retries": 3},
+            "broker_transport_options": {"visibility_timeout": 600, "max_retries": 3, "polling_intervall": 1},
+            "task_annotations": {"*": {"rate_limit": "1/s"}},
+            "worker_direct": True,
+            "brokr_url": "redis://other/0",
+            "task_dead_letter": True,
             "task_publich_retry": True,
             "CELERYD_HOUSEKEEPING": 1,
             "mongodb_backend_settings": {"database": "x"},
         }
         with pytest.warns(UserWarning, match="without effect") as caught:
             found = conf(source)
-        assert [str(warning.message).partition(". `aioretryq settings --celery`")[0] for warning in caught] == [
-            "Celery settings without effect in aioretryq: CELERYD_HOUSEKEEPING, broker_pool_limit, "
-            "broker_transport_options['max_retries'], mongodb_backend_settings, task_publich_retry, worker_pool, "
-            "worker_prefetch_multiplier"
+        assert [str(warning.message) for warning in caught] == [
+            "Celery settings without effect in aioretryq: broker_pool_limit, "
+            "broker_transport_options['max_retries'], mongodb_backend_settings, "
+            "task_annotations (tasks of yours do not get these options), "
+            "worker_direct (workers take queues of their own name from -Q alone), worker_pool, "
+            "worker_prefetch_multiplier. `aioretryq settings --celery` says why; ignore=[names] leaves them out. "
+            "No settings of Celery: CELERYD_HOUSEKEEPING, broker_transport_options['polling_intervall'] "
+            "(Did you mean 'polling_interval'?), brokr_url (did you mean broker_url?), "
+            "task_dead_letter (it is one of aioretryq: give task_dead_letter= to from_celery()), "
+            "task_publich_retry (did you mean task_publish_retry?)."
         ]
         assert caught[0].filename.endswith("test_from_celery.py")
         assert found.broker_transport_options == {"visibility_timeout": 600}
@@ -251,9 +286,7 @@ class TestWhatIsRefused:
                 "broker_url": "amqp://user:secret@rabbit//",
                 "result_backend": "rpc://",
                 "enable_utc": False,
-                "task_annotations": {"*": {"rate_limit": "1/s"}},
                 "task_acks_on_failure": False,
-                "worker_direct": True,
                 "task_protocol": 1,
                 "task_time_limit": "soon",
                 "broker_transport_options": {"sep": ":"},
@@ -265,23 +298,21 @@ class TestWhatIsRefused:
             "result_backend: rpc:// is not supported yet. Set a Redis URL, or pass backend=",
             "broker_transport_options['sep'] (different): ",
             "enable_utc (different): ",
-            "task_annotations (not yet): Give the options to",
             "task_acks_on_failure (different): A failed task is settled",
             "task_protocol: messages are written in protocol 2",
-            "worker_direct (different): ",
             "Setting 'task_time_limit' must be float",
         ):
             assert any(line.startswith(f"- {start}") for line in lines), f"{start} is missing in {said}"
-        assert len(lines) == 9
+        assert len(lines) == 7
         assert "secret" not in said
 
     def test_may_be_decided_here(self) -> None:
         found = conf(
-            {"broker_url": "amqp://rabbit", "result_backend": "rpc://", "task_annotations": {"*": {}}, "lease": 1},
+            {"broker_url": "amqp://rabbit", "result_backend": "rpc://", "enable_utc": False, "lease": 1},
             url=URL,
             backend="disabled",
             worker_concurrency=9,
-            ignore=["task_annotations"],
+            ignore=["enable_utc"],
         )
         assert (found.broker_url, found.result_backend, found.worker_concurrency) == (URL, "disabled", 9)
 
@@ -292,12 +323,50 @@ class TestWhatIsRefused:
             ({"broker_url": URL, "CELERY_TASK_TIME_LIMIT": 2}, "CELERY_TASK_TIME_LIMIT -> task_time_limit"),
             (
                 {"BROKER_URL": URL, "CELERY_ACKS_LATE": True, "CELERY_TASK_ACKS_LATE": False},
-                "task_acks_late is set twice",
+                "task_acks_late is set twice, by CELERY_ACKS_LATE and CELERY_TASK_ACKS_LATE",
             ),
         ],
     )
     def test_contradictions(self, source: dict[str, Any], says: str) -> None:
         assert says in refusal(source)
+
+    @pytest.mark.parametrize(
+        ("setting", "says"),
+        [
+            ({"BROKER_URL": "amqp://h"}, "- BROKER_URL: amqp:// is not supported yet"),
+            ({"CELERYD_TASK_TIME_LIMIT": "soon"}, "Setting 'CELERYD_TASK_TIME_LIMIT' must be float"),
+            ({"CELERY_ENABLE_UTC": False}, "- CELERY_ENABLE_UTC (different): "),
+            ({"CELERY_RESULT_BACKEND": "django-db"}, "- CELERY_RESULT_BACKEND: 'django-db' is not supported yet."),
+            ({"CELERY_RESULT_BACKEND": "redsi://h"}, "redsi:// is not supported yet. Did you mean 'redis'?"),
+        ],
+    )
+    def test_names_are_those_that_were_given(self, setting: dict[str, Any], says: str) -> None:
+        assert says in refusal({"BROKER_URL": URL, **setting})
+
+    def test_names_in_warnings_too(self) -> None:
+        with pytest.warns(UserWarning, match="in aioretryq: CELERYD_PREFETCH_MULTIPLIER"):
+            conf({"BROKER_URL": URL, "CELERYD_PREFETCH_MULTIPLIER": 1})
+        app = Celery("test", set_as_current=False)
+        app.config_from_object(module(BROKER_URL=URL, CELERYD_PREFETCH_MULTIPLIER=1))
+        with pytest.warns(UserWarning, match="in aioretryq: CELERYD_PREFETCH_MULTIPLIER"):
+            conf(app)
+
+    @pytest.mark.parametrize(
+        ("ignored", "says"),
+        [
+            (["nope"], "ignore: 'nope' is no setting of Celery."),
+            (["worker_pol"], "'worker_pol' is no setting of Celery (did you mean worker_pool?)."),
+            ("worker_pool", "ignore is a list of names: ignore=['worker_pool']"),
+            ([7], "ignore: 7 is no"),
+        ],
+    )
+    def test_ignoring_what_does_not_exist(self, ignored: Any, says: str) -> None:
+        assert says in refusal({"broker_url": URL}, ignore=ignored)
+
+    def test_a_tls_file_that_is_not_there(self) -> None:
+        said = refusal({"broker_url": "rediss://h", "broker_use_ssl": {"ssl_ca_certs": "/no/file"}})
+        assert "ssl_ca_certs is no file: '/no/file'.\n" in said
+        assert ".. " not in refusal({"broker_url": "redis://h?timeout=3"})
 
     def test_a_name_may_be_given_twice_for_two_versions_of_celery(self) -> None:
         source = {"broker_url": URL, "BROKER_URL": URL, "task_acks_late": False, "CELERY_ACKS_LATE": False}
@@ -329,11 +398,35 @@ class TestTranslations:
             ("task_queues", [kombu.Queue("h", kombu.Exchange("h", type="headers"))]),
             ("task_default_exchange_type", "headers"),
             ("task_routes", "proj.routers:Router"),
+            ("task_routes", ["os.path", {"a": "b"}]),
+            ("task_queues", {"several": kombu.Queue("several", [kombu.binding(kombu.Exchange("e"), "k")])}),
         ],
     )
     def test_what_redis_has_no_exchange_for(self, setting: str, value: object) -> None:
         said = refusal({"broker_url": URL, setting: value})
         assert setting in said or "headers" in said
+
+    def test_queues_of_a_fanout_exchange_keep_their_names(self) -> None:
+        fanout = kombu.Exchange("f", type="fanout")
+        source = {"task_queues": (kombu.Queue("celery"), kombu.Queue("b", fanout, routing_key="k"))}
+        assert conf({"broker_url": URL, **source}).task_queues[1] == queues.Broadcast("b", "f", "k")
+        as_options = {"task_queues": {"b": {"exchange": "f", "exchange_type": "fanout"}}}
+        assert conf({"broker_url": URL, **as_options}).task_queues == (queues.Broadcast("b", "f"),)
+
+    @pytest.mark.parametrize("path", ["routers_of_test.route", "routers_of_test:route", "routers_of_test.Old"])
+    @pytest.mark.parametrize("listed", [False, True])
+    def test_routers_by_their_path(self, monkeypatch: pytest.MonkeyPatch, path: str, listed: bool) -> None:
+        class Old:
+            def route_for_task(self, task: str, args: object = None, kwargs: object = None) -> str | None:
+                return "video" if task == "cut" else None
+
+        def route(name: str, args: object, kwargs: object, options: object, task: object = None) -> str | None:
+            return Old().route_for_task(name)
+
+        monkeypatch.setitem(sys.modules, "routers_of_test", module("routers_of_test", route=route, Old=Old))
+        found = conf({"broker_url": URL, "task_routes": [path, {"*": "rest"}] if listed else path}).task_routes
+        assert routing.route(found, "cut").queue == "video"
+        assert routing.route(found, "mail").queue == ("rest" if listed else None)
 
     @pytest.mark.parametrize(("value", "taken"), [(5, 5), (None, 100), (0, 100)])
     def test_concurrency(self, value: object, taken: int) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from aioretryq import ConfigError, NotRegistered, Task, TaskQueue, UnknownSettingError, shared_task
+from aioretryq.task_options import FROM_SETTINGS, OPTIONS, TaskOptions
 
 
 @pytest.fixture
@@ -36,6 +37,11 @@ def test_with_and_without_arguments(queue):
     assert three.name == "three"
     assert {"three", one.name, two.name} <= set(queue.tasks)
     assert queue.find_task("three") is three
+
+
+def test_a_type_checker_knows_every_option():
+    made_of = {"name", "base"}
+    assert set(TaskOptions.__annotations__) == {*OPTIONS, *FROM_SETTINGS, *made_of}
 
 
 def test_options_are_read_back_as_attributes(queue):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,14 @@ LAYERS = [
             "dead_messages",
             "execution",
             "calling",
+            "linking",
             "canvas",
             "publishing",
             "result",
             "group_result",
             "eager",
             "task",
+            "task_options",
             "foreign",
             "registration",
             "celery_settings",
@@ -65,6 +68,7 @@ LAYERS = [
     ("runtime", ["worker", "celery_bridge"]),
     ("shell", ["cli", "__main__", ""]),
 ]
+DOCUMENT = PACKAGE.parent / "ARCHITECTURE.md"
 RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -133,6 +137,23 @@ def test_modules_are_small_and_import_at_the_top(path: Path) -> None:
             assert not inner, f"{node.name} imports inside the function"
             length = (node.end_lineno or 0) - node.lineno - (ast.get_docstring(node) or "").count("\n")
             assert length <= 55, f"{node.name} has {length} lines"
+
+
+def test_the_document_names_the_same_modules() -> None:
+    rows = re.findall(r"^\| (\w+) \| (`[^|]+`[^|]*) \|", DOCUMENT.read_text().partition("## Layers")[2], re.MULTILINE)
+    told = {layer: set(" ".join(re.findall(r"`([^`]+)`", cell)).split()) for layer, cell in rows}
+    assert told == {layer: {document_name(name) for name in names} for layer, names in LAYERS}
+
+
+def document_name(module: str) -> str:
+    path = PACKAGE.joinpath(*module.split("."))
+    return module.replace(".", "/") + ("/" if path.is_dir() else "") if module else "__init__"
+
+
+def test_every_file_that_the_document_names_exists() -> None:
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", DOCUMENT.read_text()))
+    assert len(named) > 30
+    assert not {name for name in named if not any(root.joinpath(name).exists() for root in (PACKAGE, PACKAGE.parent))}
 
 
 def test_every_public_name_exists_and_is_listed_in_order() -> None:

@@ -7,10 +7,13 @@ import itertools
 import re
 
 import pytest
+import redis
 from canvas.composing import s, written
-from celery import chord, group
+from canvas.conftest import define
+from celery import Celery, chord, group
+from celery.app.task import Context
 
-from aioretryq import ChordError, Worker
+from aioretryq import ChordError, TaskQueue, Worker
 from aioretryq.canvas.sending import send_signature
 from queues import soon, until
 
@@ -156,3 +159,24 @@ async def test_errbacks_that_are_called_may_be_called_again(queue, calls):
     async with await survive(queue, "store"):
         await until(lambda: ("told_id", "G") in calls)
     assert [call[0] for call in calls] == ["told", "told_id"]
+
+
+@pytest.mark.parametrize("operation", ["count_parts", "hold_chords"])
+async def test_a_celery_worker_is_next(redis_url, operation):
+    """It drops a part whose chord is somebody else's: the right has ended when the message is back."""
+    async with TaskQueue(redis_url) as queue:
+        define(queue, [])
+        handle = await send_signature(queue, written(chord([s("add", 1)], s("note", task_id="B"))))
+        await survive(queue, operation)
+        async with asyncio.timeout(20):
+            while not await queue.broker.recover():
+                await asyncio.sleep(0.001)
+        gid, (part,) = handle.parent.id, handle.parent.members
+        with redis.Redis.from_url(redis_url) as server:
+            assert not server.exists(f"celery-taskset-meta-{gid}.c")
+            server.delete("celery")
+            with Celery(broker=redis_url, backend=redis_url, set_as_current=False) as app:
+                body = app.signature("w.note", task_id="B", options={"task_id": "B"})
+                request = Context(id=part.id, group=gid, group_index=0, chord=dict(body))
+                await asyncio.to_thread(app.backend.on_chord_part_return, request, "SUCCESS", 1)
+            assert server.llen("celery") == 1

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 from canvas.composing import app, s, si, written
+from canvas.conftest import define
 from celery import chain, chord, group
 from celery.canvas import xmap, xstarmap
 
@@ -172,6 +176,9 @@ async def test_a_chord_with_a_part_that_failed(queue, worker, calls):
             await soon(queue.AsyncResult(task_id).get())
     await until(lambda: len(calls) == 2)
     assert set(calls) == {("told", "B", "ChordError", "Dependency F raised ValueError('broken')"), ("told_id", "B")}
+    body_failed = await queue.results.get_task_meta("B")
+    assert body_failed.children == []
+    assert "ChordError: Dependency F raised ValueError('broken')" in (body_failed.traceback or "")
 
 
 async def test_failures_go_through_nested_chords(queue, worker, calls):
@@ -250,12 +257,18 @@ BROKEN = [
 ]
 
 
+async def sent_unread(queue, name, *args, **options):
+    """As other senders do, which do not look what follows."""
+    handle = await send(queue, {"task": name, "args": list(args), "options": options})
+    return queue.AsyncResult(handle.id)
+
+
 async def test_a_workflow_that_cannot_be_read_is_a_dead_letter_and_a_failure(queue, worker, calls):
     deep = written(s("add"))
     for _ in range(80):
         deep = {**written(group()), "kwargs": {"tasks": [deep]}}
     broken = [*BROKEN, {"chain": [deep]}]
-    results = [await queue.send_task("w.note", **options) for options in broken]
+    results = [await sent_unread(queue, "w.note", **options) for options in broken]
     for result in results:
         with pytest.raises(ProtocolError):
             await soon(result.get())
@@ -267,7 +280,7 @@ async def test_a_workflow_that_cannot_be_read_is_a_dead_letter_and_a_failure(que
 
 async def test_a_broken_step_fails_the_others_that_can_be_read(queue, worker):
     steps = [written(s("note", task_id="last")), {"task": None}]
-    result = await queue.send_task("w.add", [1, 1], chain=steps)
+    result = await sent_unread(queue, "w.add", 1, 1, chain=steps)
     with pytest.raises(ProtocolError):
         await soon(result.get())
     with pytest.raises(ProtocolError):
@@ -279,7 +292,7 @@ async def test_what_cannot_be_sent_is_a_failure(queue, worker, calls):
     for options in odd:
         step = {**written(s("note")), "options": options}
         with pytest.raises(Exception, match=r"countdown|priority|eta|serializer") as failure:
-            await soon((await queue.send_task("w.add", [1, 1], chain=[step])).get())
+            await soon((await sent_unread(queue, "w.add", 1, 1, chain=[step])).get())
         assert type(failure.value).__name__ == "ConfigError"
 
     @queue.task(name="w.grow", ignore_result=True, store_errors_even_if_ignored=True)
@@ -309,3 +322,20 @@ async def test_chords_need_a_result_backend(calls):
             await queue.send_task("w.add", [1], link=written(chord([s("add", 1)], s("add", 1))))
             (letter,) = await dead_letters(queue, 1)
         assert "result backend" in letter.error
+
+
+@pytest.mark.parametrize("where", ["callback", "body"])
+async def test_what_follows_may_be_much(where):
+    """The event loop does not compute all of it in one go."""
+    members = group(si("add", n) for n in range(6000))
+    first = chord([s("add", 1)], members) if where == "body" else s("add", 1).set(link=members)
+    async with TaskQueue(memory_url()) as queue:
+        define(queue, [])
+        await send(queue, first)
+        busiest = 0.0
+        async with Worker(queue, concurrency=1).running():
+            while (await queue.broker.depth(["celery"]))["celery"] <= 1:
+                before = time.thread_time()
+                await asyncio.sleep(0.001)
+                busiest = max(busiest, time.thread_time() - before)
+        assert busiest < 0.2

@@ -1,4 +1,4 @@
-"""A Celery application with a result backend that is not Redis, and a serializer and a JSON type of its own."""
+"""A Celery application with other backends, serializers, types and settings than the shop has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 from kombu.serialization import register
 from kombu.utils import json as kombu_json
+from pydantic import BaseModel
 
 
 @dataclass
@@ -34,11 +35,12 @@ app.conf.update(
     accept_content=["json", "backwards"],
     broker_connection_retry_on_startup=True,
     broker_transport_options={"global_keyprefix": "odd."},
+    task_acks_late=False,
     worker_concurrency=3,
 )
 
 
-@app.task(name="odd.double")
+@app.task(name="odd.double", acks_late=True)
 def double(money: Money) -> Money:
     return Money(money.cents * 2)
 
@@ -66,14 +68,33 @@ def waits() -> int:
     return double.delay(Money(1)).get(timeout=5)
 
 
+class Parcel(BaseModel):
+    town: str
+    note: str | None = None
+
+
+@app.task(name="odd.pack", pydantic=True, bind=True, pydantic_dump_kwargs={"exclude_none": True})
+async def pack(self: Any, parcel: Parcel) -> Parcel:
+    return parcel.model_copy(update={"town": parcel.town.upper()})
+
+
+@app.task(name="odd.label", pydantic=True)
+async def label(parcel: Parcel) -> Parcel | None:
+    return parcel if parcel.town else None
+
+
 if __name__ == "__main__":
     import sys
+
+    def packed(task: Any, town: str) -> Any:
+        return task.delay({"town": town}).get(timeout=20)
 
     names = {
         "double": lambda: double.delay(Money(4)).get(timeout=20).cents,
         "backwards": lambda: double.apply_async((Money(5),), serializer="backwards").get(timeout=20).cents,
         "classy": lambda: (sent := app.tasks["odd.classy"].delay(6)).get(timeout=20) == f"{sent.id} 6",
         "parent": lambda: app.AsyncResult(parent.delay(7).get(timeout=20)).get(timeout=20).cents,
+        "pydantic": lambda: [packed(pack, "Ulm"), packed(label, "Ulm"), packed(label, "")],
         "waits": lambda: str(waits.delay().get(timeout=20, propagate=False)),
     }
     sys.stdout.write("\n".join(f"{name}: {ask()}" for name, ask in names.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,7 +72,8 @@ def test_stopping(shop):
 
 def test_crashes(shop):
     """Tasks that kill their worker run again, but not for ever."""
-    with shop.our_worker("--processes", "2", "-c", "1"):
+    with shop.our_worker("--processes", "2", "-c", "1") as program:
+        program.wait_for(f"celery-2@{socket.gethostname()} is ready.")
         once = shop.send("orders.kill_worker_once")
         always = shop.send("orders.kill_every_worker")
 
@@ -129,14 +131,26 @@ class TestOneWorker:
 
 def test_other_backends_serializers_and_keyprefixes(shop, tmp_path):
     env = {"SHOP_REDIS": shop.url, "ODD_RESULTS": str(tmp_path), "PYTHONPATH": f"{ROOT}:{HERE}"}
-    with aioretryq_worker("--celery", "oddities", env=env, cwd=HERE) as program:
+    with aioretryq_worker("--celery", "oddities", "-l", "warning", env=env, cwd=HERE) as program:
         said = run(str(HERE / "oddities.py"), **env)
 
-    assert said.splitlines()[:4] == ["double: 8", "backwards: 10", "classy: True", "parent: 14"]
+    assert said.splitlines()[:5] == [
+        "double: 8",
+        "backwards: 10",
+        "classy: True",
+        "parent: 14",
+        "pydantic: [{'town': 'ULM'}, {'town': 'Ulm', 'note': None}, None]",
+    ]
     assert "Never call result.get() within a task" in said
-    assert "concurrency  3 coroutines, 3 threads" in program.output
+    assert "concurrency  100 coroutines, 3 threads" in program.output
     assert f"results      file://{tmp_path}" in program.output
     assert "no result backend" not in program.output
+    early = next(line for line in program.lines if "early acknowledgement" in line)  # task_acks_late = False
+    assert "odd.classy" in early
+    assert "odd.double" not in early
+    host = socket.gethostname()
+    assert program.lines[0].startswith(f"aioretryq worker celery@{host} (pid")  # no line of a log
+    assert f"celery@{host} is ready." in program.lines
 
 
 WRONG = {
@@ -148,7 +162,9 @@ WRONG = {
     "shop/app.py": "is not the name of a module. Did you mean shop.app?",
     "breaks:app": "breaks:app raised an error while it was imported",
     "lacks:app": "No module named 'not_there_at_all'",
-    "rabbit:app": "broker_url: amqp:// is not supported yet",
+    "nope": "There is no module 'nope'",
+    "examples.nope": "There is no module 'examples.nope'",
+    "rabbit:app": "broker_url: amqp:// is not supported yet. Set a Redis URL, or give --url.",
     "unset:app": "broker_url is not set",
 }
 
@@ -170,6 +186,7 @@ def test_what_cannot_be_served_is_said(refusals, app):
     code, said = refusals[app]
     assert code in (1, 2)
     assert WRONG[app] in " ".join(said.split())
+    assert ("Traceback" in said) == (app in ("breaks:app", "lacks:app"))  # the users' own
 
 
 def run(*arguments: str, **env: str) -> str:

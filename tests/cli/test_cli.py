@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import redis
 from aioretryq import TaskQueue
 from aioretryq.cli.settings import as_markdown
 from aioretryq.cli.worker import numbered
+from aioretryq.worker.worker import node_name
 from programs import ROOT, Program, aioretryq_worker, running
 from redis_server import RedisServer, free_port
 
@@ -59,6 +61,20 @@ def worker(*arguments: str) -> Iterator[Program]:
         (["applications:queue"], {"AIORETRYQ_LEASES": "3"}, "Did you mean 'lease'?"),
         (["applications:queue"], {"AIORETRYQ_LEASE": "long"}, "Setting 'lease' takes a number"),
         (["applications:queue", "-c", "0"], {}, "-c"),
+        (["celery_application:app"], {}, "For a worker of it use --celery celery_application:app"),
+        (["celery_application"], {}, "use --celery celery_application:app"),
+        (["applications:queue", "-n", "my web"], {}, "nobody could address it with ' '"),
+        (["applications:queue", "-n", "w*", "--processes", "2"], {}, "nobody could address it with '*'"),
+        (["applications:queue", "-n", "%x"], {}, "nobody could address it with '%'"),
+        (["applications:queue", "-n", ""], {}, "lacks a half"),
+        (["-A", "applications"], {}, "No such option: -A. The first argument"),
+        (["applications:queue", "-P", "solo"], {}, "No such option: -P. Coroutines run on the event loop"),
+        (["applications:queue", "-Ofair"], {}, "No such option: -O. A worker takes what it has room for"),
+        (["applications:queue", "-B"], {}, "Run `celery beat`"),
+        (["applications:queue", "-X", "a"], {}, "Name the queues to serve with `-Q`"),
+        (["applications:queue", "--autoscale=8,2"], {}, "set it to the most you want"),
+        (["applications:queue", "--time-limit", "3"], {}, "A setting here"),
+        (["applications:queue", "--nonsense"], {}, "No such option"),
     ],
 )
 def test_mistakes_get_a_message_and_no_traceback(arguments: list[str], env: dict[str, str], said: str) -> None:
@@ -172,10 +188,26 @@ def test_purge_needs_one_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("web", "web-3"), ("web@%h", "web-3@%h"), ("%h", "%h-3"), ("a@b@c", "a-3@b@c")]
+    ("name", "expected"),
+    [
+        ("web", "web-3"),
+        ("web@%h", "web-3@%h"),
+        ("%h", "%h-3"),
+        ("a@b@c", "a-3@b@c"),
+        ("w%i@%h", "w3@%h"),
+        ("w%I", "w-3"),
+    ],
 )
 def test_processes_get_numbered_names(name: str, expected: str) -> None:
     assert numbered(name, 3) == expected
+
+
+@pytest.mark.parametrize("name", ["web", "web@%h", "web%I@%h", "web@%n.%d", "w%i@elsewhere"])
+def test_names_have_celerys_abbreviations(name: str) -> None:
+    host = socket.gethostname()
+    short, _, domain = host.partition(".")
+    expected = {"web@%n.%d": f"web@{short}.{domain}", "w%i@elsewhere": "w0@elsewhere"}
+    assert node_name(name) == expected.get(name, f"web@{host}")
 
 
 def test_inspect_retries_prints_the_schedule() -> None:

@@ -133,13 +133,29 @@ class BackendContract:
 
     # -- states
 
-    @pytest.mark.parametrize("final", sorted(states.FINAL))
-    @pytest.mark.parametrize("later", [states.STARTED, states.RETRY, *sorted(states.FINAL)])
-    async def test_a_final_state_is_never_overwritten(self, world, backend, final, later):
+    @pytest.mark.parametrize(
+        ("final", "later"),
+        [
+            (final, later)
+            for final in sorted(states.FINAL)
+            for later in (states.STARTED, states.RETRY, *sorted(states.FINAL))
+            if final != states.REVOKED or later not in states.RUN_TO_ITS_END
+        ],
+    )
+    async def test_a_final_state_stays(self, world, backend, final, later):
         await backend.store([result("a", final)])
         other = await world.connect()
         assert await other.store([result("a", later, b'{"status": "%s", "x": 1}' % later.encode())]) == [False]
         assert await backend.fetch(["a"]) == [doc("a", final)]
+
+    @pytest.mark.parametrize("later", [states.SUCCESS, states.FAILURE])
+    async def test_a_run_has_the_last_word(self, world, backend, later):
+        """Whoever revokes a task may not know that it runs."""
+        await backend.store([result("a", states.REVOKED)])
+        other = await world.connect()
+        assert await other.store([result("a", states.RETRY), result("a", later)]) == [False, True]
+        assert await other.store([result("a", states.REVOKED), result("a", states.SUCCESS)]) == [False, False]
+        assert await backend.fetch(["a"]) == [doc("a", later)]
 
     @pytest.mark.parametrize("later", [states.STARTED, states.RETRY, states.SUCCESS])
     async def test_other_states_are_overwritten(self, backend, later):

@@ -15,13 +15,14 @@ from aioretryq.brokers.base import Broker
 from contracts.broker_dead_contract import DeadContract
 from contracts.broker_delivery_contract import DeliveryContract
 from contracts.broker_lease_contract import LeaseContract
+from contracts.broker_parking_contract import ParkingContract
 from contracts.broker_recovery_contract import RecoveryContract
 
 if TYPE_CHECKING:
     from contracts.broker_world import World
 
 
-class BrokerContract(DeliveryContract, LeaseContract, RecoveryContract, DeadContract):
+class BrokerContract(DeliveryContract, LeaseContract, RecoveryContract, ParkingContract, DeadContract):
     @pytest.fixture
     async def world(self) -> World:
         raise NotImplementedError("the adapter's test class says how to connect")

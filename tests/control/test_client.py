@@ -11,7 +11,7 @@ import pytest
 from control_lab import Lab
 from protocol.keys import identity
 
-from aioretryq import BrokerUnavailable, ProtocolError, TaskQueue
+from aioretryq import BrokerUnavailable, ConfigError, ProtocolError, TaskQueue
 from aioretryq.message import Broadcast
 from aioretryq.protocol.control import reply_exchange, request_exchange
 from queues import memory_url, soon
@@ -53,6 +53,46 @@ async def test_one_that_does_not_answer_is_waited_for_until_the_timeout(lab):
         began = time.monotonic()
         assert await lab.client.control.ping(timeout=0.3) == {"w1@lab": PONG}
         assert time.monotonic() - began >= 0.3
+        replies = await lab.client.control.ping(timeout=0.1)
+        assert (replies.heard, replies.silent, replies.missing) == (2, 1, ())
+        assert (await lab.client.control.ping(timeout=15, limit=1)).silent == 0
+        replies = await lab.client.control.ping(destination=["w1@lab", "nope@lab"], timeout=0.1)
+        assert (dict(replies), replies.silent, replies.missing) == ({"w1@lab": PONG}, 1, ("nope@lab",))
+
+
+async def test_a_revocation_is_kept_where_nobody_answers(memory_lab):
+    control = memory_lab.client.control
+    assert (await control.revoke("x")).kept
+    assert (await control.revoke_by_stamped_headers({"a": "b"}, reply=False)).kept
+    assert not (await control.revoke("x", destination="w1@lab", timeout=0.1)).kept
+    assert not (await control.ping()).kept
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "said"),
+    [
+        (lambda control: control.revoke(""), ConfigError, "an empty one"),
+        (lambda control: control.revoke([]), ConfigError, "an empty one, or none"),
+        (lambda control: control.terminate(["a", ""]), ConfigError, "an empty one"),
+        (lambda control: control.revoke(5), TypeError, "the id of a task is a text"),
+        (lambda control: control.revoke_by_stamped_headers({}), ConfigError, "there is none"),
+        (lambda control: control.rate_limit("t", "bogus"), ConfigError, "rate_limit is a rate like"),
+        (lambda control: control.rate_limit("", "1/s"), ConfigError, "task_name is empty"),
+        (lambda control: control.time_limit("t", soft="soon"), TypeError, "soft is a number of seconds"),
+        (lambda control: control.pool_grow("x"), TypeError, "n is a whole number"),
+        (lambda control: control.pool_shrink(True), TypeError, "n is a whole number"),
+        (lambda control: control.cancel_consumer(None), TypeError, "queue is a text"),
+        (lambda control: control.call("rate_limit", {}), TypeError, "task_name and rate_limit are missing"),
+        (lambda control: control.inspect(tmeout=3).ping(), TypeError, "Did you mean 'timeout'?"),
+        (lambda control: control.ping(destinations=["a"]), TypeError, "Did you mean 'destination'?"),
+        (lambda control: control.revoke("x", tmeout=3), TypeError, "Did you mean 'timeout'?"),
+    ],
+)
+async def test_what_no_worker_understands_is_not_sent(memory_lab, ask, error, said):
+    worker = await memory_lab.worker()
+    with pytest.raises(error, match=said.replace("?", r"\?")):
+        await ask(memory_lab.client.control)
+    assert (await memory_lab.client.control.inspect(timeout=15).revoked())[worker.name] == []
 
 
 async def test_many_at_once(lab):

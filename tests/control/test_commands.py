@@ -140,8 +140,63 @@ async def test_small_questions(memory_lab):
 async def test_errors_are_said_as_celery_says_them(memory_lab, caplog):
     await memory_lab.worker()
     assert await ask(memory_lab, "no_such_command") == REPLIES["unknown2"][0]["w2@lab"]
-    assert await ask(memory_lab, "rate_limit") == REPLIES["badargs"][0]["w2@lab"]
+    missing = REPLIES["badargs"][0]["w2@lab"]["error"]
+    said = (await ask(memory_lab, "rate_limit"))["error"]
+    assert said == "rate_limit needs task_name and rate_limit (missing 2 required positional arguments)"
+    assert "missing 2 required positional arguments" in missing
     assert "has failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "said"),
+    [
+        ("rate_limit", {"task_name": "lab.add"}, "rate_limit needs task_name and rate_limit (missing 1 "),
+        ("revoke", {}, "revoke needs task_id"),
+        ("revoke", {"task_id": []}, "give the ids of the tasks to revoke"),
+        ("revoke", {"task_id": ""}, "give the ids of the tasks to revoke"),
+        ("revoke", {"task_id": 5}, "the id of a task is a text, not 5"),
+        ("revoke_by_stamped_headers", {"headers": {}}, "give the stamps"),
+        ("terminate", {"task_id": "x"}, "terminate needs signal and task_id"),
+        ("terminate", {"task_id": "x", "signal": "SIGNOPE"}, "signal 'SIGNOPE' is unknown here"),
+        ("terminate", {"task_id": "x", "signal": 4711}, "signal 4711 is unknown here"),
+        ("terminate", {"task_id": "x", "signal": ["TERM"]}, "signal ['TERM'] is unknown here"),
+        ("revoke", {"task_id": "x", "terminate": True, "signal": "NOPE"}, "signal 'NOPE' is unknown here"),
+        ("pool_grow", {"n": "x"}, "n is a whole number, not 'x'"),
+        ("pool_shrink", {"n": 1.5}, "n is a whole number, not 1.5"),
+        ("autoscale", {"max": "many"}, "max is a whole number"),
+        ("add_consumer", {}, "add_consumer needs queue"),
+        ("time_limit", {}, "time_limit needs task_name"),
+        ("time_limit", {"task_name": "lab.add"}, "time_limit needs soft or hard"),
+        ("time_limit", {"task_name": "lab.add", "soft": "x"}, "soft is a number of seconds, not 'x'"),
+        ("time_limit", {"task_name": "lab.add", "soft": 20, "hard": 10}, "soft_time_limit 20.0 is longer than time_"),
+    ],
+)
+async def test_mistakes_are_answered_in_words(memory_lab, caplog, method, arguments, said):
+    await memory_lab.worker()
+    reply = await ask(memory_lab, method, **arguments)
+    assert reply["error"].partition(said)[0] in ("", "The new limits: ")
+    assert said in reply["error"]
+    assert "has failed" in caplog.text
+    assert "By remote control" not in caplog.text
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "TERM", "kill", 9, None])
+async def test_signals_that_there_are(memory_lab, signal):
+    await memory_lab.worker()
+    assert await ask(memory_lab, "terminate", task_id="x", signal=signal) == {"ok": "terminate: tasks unknown"}
+
+
+async def test_time_limits_of_plain_functions_have_no_effect(memory_lab, caplog):
+    def define(queue):
+        @queue.task(name="lab.plain")
+        def plain(): ...
+
+    await memory_lab.worker(define=define)
+    said = (await ask(memory_lab, "time_limit", task_name="lab.plain", soft=1, hard=2))["ok"]
+    assert said.startswith("time limits set successfully, but they have no effect on lab.plain: it is a plain func")
+    assert "Time limits were set, but they have no effect on lab.plain" in caplog.text
+    reply = await ask(memory_lab, "time_limit", task_name="lab.plain", soft=None, hard=None)
+    assert reply == {"ok": "time limits set successfully"}
 
 
 @pytest.mark.parametrize(

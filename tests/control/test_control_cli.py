@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,8 @@ NODES = ["one@lab", "two@lab"]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """Of a queue with two workers."""
+def place(tmp_path_factory):
+    """(URL, process of the second worker) of a queue with two workers."""
     found = f"sqlite:///{tmp_path_factory.mktemp('control')}/queue.sqlite3"
     env = {"CONTROL_URL": found}
     command = [sys.executable, "-m", "aioretryq", "worker", "control_application:queue", "-n"]
@@ -29,7 +32,30 @@ def url(tmp_path_factory):
     ):
         one.wait_for("is ready")
         two.wait_for("is ready")
-        yield found
+        yield found, two
+
+
+@pytest.fixture
+def url(place):
+    return place[0]
+
+
+@contextmanager
+def stopped(place):
+    """The second worker hears and does not answer."""
+    pid = place[1].process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def nobody(tmp_path):
+    """A broker without workers."""
+    (tmp_path / "empty.sqlite3").touch()
+    return f"sqlite:///{tmp_path}/empty.sqlite3"
 
 
 def run(*words, code=0):
@@ -58,7 +84,7 @@ def test_questions(url):
 def test_patterns(url):
     assert "two@lab" not in run("inspect", "ping", "--url", url, "-p", "one*", "-t", "0.3")
     assert "one@lab" in run("inspect", "ping", "--url", url, "-p", "o.e@", "--matcher", "pcre", "-t", "0.3")
-    assert "for ever" in run("inspect", "ping", "--url", url, "-p", "(a+)+", "--matcher", "pcre", code=1)
+    assert "for ever" in run("inspect", "ping", "--url", url, "-p", "(a+)+", "--matcher", "pcre", code=2)
 
 
 def test_commands(url):
@@ -81,12 +107,56 @@ def test_commands_of_the_application(url, monkeypatch):
     assert "HELLO" in run("control", "shout", 'words=["hello"]', "--own", "--url", url, "-t", "15")
 
 
-def test_nobody_answers(tmp_path):
-    nobody = f"sqlite:///{tmp_path}/empty.sqlite3"
-    (tmp_path / "empty.sqlite3").touch()
+def test_the_application_lists_its_own_commands(monkeypatch):
+    monkeypatch.chdir(HERE)
+    monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
+    app = "control_application:queue"
+    for words in ([app, "--list"], ["-A", app, "--list"]):
+        listed = run("inspect", *words)
+        assert "square [N]" in listed
+        assert "shout" not in listed
+        assert "ping" in listed
+
+
+def test_nobody_answers(nobody):
     assert "No node has answered" in run("status", "--url", nobody, code=NOBODY)
-    assert "No node has answered" in run("inspect", "ping", "--url", nobody, code=NOBODY)
+    assert "Asked were a@b, c@d" in run("inspect", "ping", "-d", "a@b,c@d", "--url", nobody, code=NOBODY)
     assert run("control", "shutdown", "--url", nobody, "-j", code=NOBODY).startswith("{}")
+    assert "No node has answered" in run("control", "revoke", "x", "-d", "a@b", "--url", nobody, code=NOBODY)
+
+
+@pytest.mark.parametrize("words", [["revoke", "x"], ["terminate", "TERM", "x"], ["revoke_by_stamped_headers", "a=b"]])
+def test_revocations_are_written_down_without_workers(nobody, words):
+    assert "written down for workers that start later" in run("control", *words, "--url", nobody)
+
+
+def test_an_unreachable_broker():
+    assert "127.0.0.1:1" in run("status", "--url", "redis://127.0.0.1:1/0", code=NOBODY)
+
+
+def test_nodes_that_do_not_answer(place):
+    url, _ = place
+    said = run("inspect", "ping", "--url", url, "-d", "one@lab,nope@lab", "-t", "0.5", code=FAILED)
+    assert "->  one@lab: OK" in said
+    assert "No answer from nope@lab." in said
+    with stopped(place):
+        said = run("status", "--url", url, "-t", "0.5", code=FAILED)
+        assert "1 node online." in said
+        assert "1 of 2 that heard it did not answer." in said
+        assert "No answer from two@lab." in run("status", "--url", url, "-d", "two@lab,one@lab", "-t", "0.5", code=1)
+
+
+def test_a_command_that_only_some_nodes_have(url, tmp_path):
+    """The others are no failure as long as somebody has it."""
+    env = {"CONTROL_URL": url}
+    command = [sys.executable, "-m", "aioretryq", "worker", "other_application:queue", "-n", "three@lab"]
+    with running(*command, env=env, cwd=HERE) as three:
+        three.wait_for("is ready")
+        said = run("inspect", "--own", "largest", "--url", url, "-t", "15")
+        assert "->  three@lab: OK" in said
+        assert "one@lab does not know largest." in said
+        assert "->  one@lab" not in said
+    assert "KeyError" in run("inspect", "--own", "largest", "--url", url, "-d", ",".join(NODES), "-t", "15", code=1)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +166,27 @@ def test_nobody_answers(tmp_path):
         (["inspect", "shutdown"], "is used with `aioretryq control`"),
         (["control", "stats"], "is used with `aioretryq inspect`"),
         (["inspect", "ping", "x"], "ping takes no arguments, not 'x'"),
-        (["control", "pool_grow", "many"], "invalid literal"),
+        (["control", "pool_grow", "many"], "pool_grow: n is a whole number, not 'many'"),
+        (["control", "rate_limit"], "task_name and rate_limit are missing"),
+        (["control", "rate_limit", "foo=1"], "it has no argument 'foo'"),
+        (["control", "rate_limit", "lab.add", "bogus"], "is a rate like '10/s'"),
+        (["control", "time_limit", "lab.add", "soon"], "soft is a number of seconds, not 'soon'"),
+        (["control", "revoke"], "task_id is missing"),
+        (["control", "revoke", ""], "an empty one"),
+        (["control", "revoke", "x", "terminat=yes"], "Did you mean 'terminate'?"),
+        (["control", "revoke", "x", "terminate=perhaps"], "terminate is yes or no, not 'perhaps'"),
+        (["control", "terminate", "some-id"], "task_id is missing"),
+        (["control", "revoke_by_stamped_headers", "word"], "stamps are"),
+        (["control", "cancel_consumer", ""], "queue is empty"),
+        (["inspect", "query_task"], "ids is missing"),
+        (["inspect", "hello"], "from_node is missing"),
+        (["inspect", "ping", "-d", ","], "no node is named"),
+        (["inspect", "ping", "-p", "(", "--matcher", "pcre"], "is no regular expression"),
+        (["inspect", "ping", "--url", "nosuch://x"], "nosuch"),
+        (["inspect", "-A", "one:queue", "two:queue", "ping"], "given twice: --app one:queue and two:queue"),
+        (["status", "-A", "one:queue", "two:queue"], "given twice"),
         (["control", "own", "--own", "x"], "is name=value"),
-        (["inspect"], "Missing argument"),
+        (["inspect"], "Give a COMMAND"),
         (["inspect", "app.module:queue"], "Give a COMMAND"),
         (["inspect", "app.module:queue", "ping"], "There is no module"),
         (["status", "word"], "is not an application"),

@@ -11,9 +11,11 @@ import time
 
 import pytest
 import redis
+from control_lab import Lab
 
-from aioretryq.message import Broadcast
+from aioretryq.message import Broadcast, Outgoing, TaskMessage
 from aioretryq.protocol.control import LARGEST_REQUEST, request_exchange
+from aioretryq.protocol.task import encode_task
 from queues import soon, until
 
 EXCHANGE = request_exchange("celery")
@@ -162,3 +164,106 @@ async def test_thousands_of_them_cost_nothing_that_stays(lab, caplog, redis_serv
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
     assert connections() <= connected
     assert len(caplog.records) < 150
+
+
+@pytest.mark.parametrize("expires", [10**400, -(10**400), "1e999", "NaN", 2**60])
+async def test_times_that_are_none(lab, expires):
+    """One publication reaches every worker there is."""
+    worker = await lab.worker()
+    body = envelope({"method": "ping", "reply_to": REPLY_TO}, headers={"expires": "@"})
+    await lab.client.broker.bus().publish([Broadcast(EXCHANGE, "", body.replace(b'"@"', str(expires).encode()))])
+    await alive(lab)
+    assert not worker.stopping
+
+
+async def test_what_we_fail_to_read_ourselves(memory_lab, monkeypatch, caplog):
+    """Whatever mistake is left in the reading of requests."""
+    worker = await memory_lab.worker()
+
+    def mistaken(payload, form):
+        raise RuntimeError("a mistake")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aioretryq.worker.control.decode_request", mistaken)
+        for _ in range(30):
+            await memory_lab.client.broker.bus().publish([Broadcast(EXCHANGE, "", HOSTILE["no method"])])
+        await until(lambda: "a mistake" in caplog.text and "mallory" in caplog.text)
+        await memory_lab.client.broker.bus().publish([Broadcast(EXCHANGE, "", b"garbage")])
+    await alive(memory_lab)
+    assert not worker.stopping
+    assert len(caplog.records) < 50
+
+
+RESERVED = [
+    "unacked",
+    "unacked_index",
+    "unacked_mutex",
+    "_kombu.binding.celery",
+    "aioretryq.leases",
+    "celery-task-meta-1",
+    "celery-taskset-meta-1",
+]
+
+
+@pytest.mark.parametrize("name", RESERVED)
+async def test_names_that_are_taken_are_no_queues(memory_lab, name):
+    worker = await memory_lab.worker()
+    replies = await memory_lab.client.control.broadcast("add_consumer", {"queue": name}, timeout=15)
+    assert list(replies["w1@lab"]) == ["error"]
+    await alive(memory_lab)
+    assert (await memory_lab.client.control.inspect().active_queues())[worker.name][0]["name"] == "celery"
+
+
+async def test_a_key_that_is_no_queue(redis_url):
+    async with Lab(redis_url).open() as lab:
+        worker = await lab.worker()
+        with redis.Redis.from_url(redis_url) as client:
+            client.hset("cache", "1", "1")
+            replies = await lab.client.control.broadcast(
+                "add_consumer", {"queue": "cache", "exchange": "caches"}, timeout=15
+            )
+            assert list(replies["w1@lab"]) == ["error"]
+            assert "WRONGTYPE" in str(replies)
+            assert client.keys("_kombu.binding*cache*") == []
+        await alive(lab)
+        assert [queue["name"] for queue in (await lab.client.control.inspect().active_queues())[worker.name]] == [
+            "celery"
+        ]
+
+
+async def test_ids_that_would_forge_a_line_of_the_log(memory_lab, caplog):
+    caplog.set_level(logging.INFO)
+    await memory_lab.worker()
+    forged = "x\n2026-01-01 ERROR all is lost"
+    for method in ("revoke", "terminate"):
+        await memory_lab.client.control.broadcast(method, {"task_id": [forged], "signal": "TERM"}, timeout=15)
+    stamps = {"headers": {"a\nb": ["c\nd"]}}
+    await memory_lab.client.control.broadcast("revoke_by_stamped_headers", stamps, timeout=15)
+    message = TaskMessage(id=forged, task="lab\n.add", args=[1, 2])
+    await memory_lab.client.broker.send([Outgoing("celery", encode_task(message, tag="tag"), "tag")])
+    await until(lambda: "is offered again" in caplog.text or "was not run to its end" in caplog.text)
+    await alive(memory_lab)
+    assert not [record for record in caplog.records if "\n" in record.getMessage()]
+
+
+async def test_half_a_character_in_an_id_is_refused_before_anything_is_done(lab):
+    await lab.worker()
+    replies = await lab.client.control.broadcast("revoke", {"task_id": ["a", "\ud800"]}, timeout=15)
+    assert list(replies["w1@lab"]) == ["error"]
+    assert (await lab.client.control.inspect(timeout=15).revoked())["w1@lab"] == []
+    with pytest.raises(TypeError, match="half a character"):
+        await lab.client.control.revoke(["a", "\ud800"])
+
+
+async def test_a_mass_of_ids(lab, caplog):
+    caplog.set_level(logging.INFO)
+    await lab.worker()
+    for number in range(2):
+        ids = [f"{number}-{each}" for each in range(9000)]
+        await lab.client.control.broadcast("revoke", {"task_id": ids}, reply=False)
+    await alive(lab)
+    async with asyncio.timeout(20):
+        while (await lab.client.AsyncResult(ids[-1]).status()) != "REVOKED":
+            await asyncio.sleep(0.01)
+    lines = [record.getMessage() for record in caplog.records if "By remote control" in record.getMessage()]
+    assert lines[0].startswith("By remote control: tasks 0-0, 0-1, 0-2 and 8,997 more are revoked (")

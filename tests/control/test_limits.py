@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import random
 import time
+from itertools import count
 
 import anyio
 import pytest
 from control_lab import NODE
 
-from aioretryq import ConfigError, SoftTimeLimitExceeded, TaskQueue, TimeLimitExceeded, Worker
-from aioretryq.rates import Slots, parse_rate
-from queues import memory_url, soon
+from aioretryq import ConfigError, SoftTimeLimitExceeded, Task, TaskQueue, TimeLimitExceeded, Worker
+from aioretryq.calling import CallOptions
+from aioretryq.rates import AHEAD, OFFERS, Bucket, parse_rate
+from queues import memory_url, soon, until
 
 
 @pytest.mark.parametrize(
@@ -44,13 +48,111 @@ def test_what_is_no_rate(written):
         def work(): ...
 
 
+class Backlog:
+    """Messages of one task, in a broker that gives each to one of some workers the moment it is due."""
+
+    def __init__(self, messages, *buckets, clock_ahead=0.0):
+        self.buckets = list(buckets)
+        self._now, self._count = 0.0, count()
+        self.waiting = []
+        for _ in range(messages):
+            self.add(0.0, {})
+        self.clock_ahead = clock_ahead
+        self.asked = 0
+        self.started = []
+        self._turn = random.Random(1)
+
+    def run(self, until):
+        while self.waiting:
+            due = self.waiting[0][0]
+            if due - self.clock_ahead >= until:
+                break
+            marks = heapq.heappop(self.waiting)[2]
+            self._now = max(self._now, due - self.clock_ahead)
+            self.asked += 1
+            place = self._turn.choice(self.buckets).ask(marks, self._now)
+            if place is None:
+                self.started.append(self._now)
+            else:
+                self.add(place.due, place.marks)
+        return self
+
+    def add(self, due, marks):
+        heapq.heappush(self.waiting, (due, next(self._count), marks))
+
+    def rate(self, since, until):
+        return sum(since <= moment < until for moment in self.started) / (until - since)
+
+
 def test_slots():
-    slots = Slots()
-    assert [slots.take("a", 2.0, now=10.0) for _ in range(3)] == [10.0, 10.5, 11.0]
-    assert slots.take("b", 2.0, now=10.0) == 10.0
-    assert slots.take("a", 2.0, now=20.0) == 20.0
-    slots.forget("a")
-    assert slots.take("a", 2.0, now=20.0) == 20.0
+    lab = Backlog(30, Bucket(2.0, 1)).run(60)
+    assert lab.started == pytest.approx([n / 2 for n in range(30)], abs=0.3)
+    assert lab.asked < 300
+
+
+def test_slots_reach_a_few_seconds_ahead():
+    lab = Backlog(1000, Bucket(2.0, 1)).run(0.1)
+    assert sum("bucket" in marks and marks["bucket"] == 1 for _, _, marks in lab.waiting) <= AHEAD * 2 + 1
+    assert max(due for due, _, _ in lab.waiting) < 10
+
+
+def test_slots_of_a_worker_that_is_gone_are_worth_nothing():
+    lab = Backlog(30, Bucket(2.0, 1)).run(0.1)
+    lab.buckets = [Bucket(2.0, 2)]
+    for _ in range(30):
+        lab.add(0.1, {})
+    lab.run(20)
+    assert max(lab.rate(n, n + 4) for n in range(16)) <= 2.5
+    assert lab.rate(2, 18) == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.2, 2.0, 50.0])
+def test_another_worker_counts(rate):
+    end, span = max(100 / rate, 24), 20 / rate
+    lab = Backlog(int(3 * rate * end), Bucket(rate, 1)).run(end / 4)
+    lab.buckets.append(Bucket(rate, 2))
+    lab.run(end)
+    assert lab.rate(0, end / 4) == pytest.approx(rate, rel=0.1)
+    assert lab.rate(end / 4 + AHEAD, end) == pytest.approx(2 * rate, rel=0.25)
+    assert max(lab.rate(n * span / 4, n * span / 4 + span) for n in range(16)) <= 2 * rate * 1.1 + 2 * rate / span
+
+
+def test_another_rate_counts_within_seconds():
+    lab = Backlog(400, Bucket(1.0, 1)).run(4)
+    lab.buckets = [Bucket(20.0, 2)]
+    lab.run(30)
+    assert lab.rate(10, 20) == pytest.approx(20, rel=0.15)
+
+
+def test_a_hundred_thousand_do_not_keep_a_worker_busy():
+    bucket = Bucket(2.0, 1)
+    dues = [place.due for _ in range(100_000) if (place := bucket.ask({}, 0.0))]
+    assert max(sum(n <= due < n + 1 for due in dues) for n in (3, 10, 100, 400)) <= OFFERS + 3
+
+
+def test_few_of_a_low_rate_are_hardly_ever_looked_at():
+    lab = Backlog(3, Bucket(1 / 60, 1)).run(200)
+    assert lab.started == pytest.approx([0, 60, 120], abs=1)
+    assert lab.asked < 20
+
+
+@pytest.mark.parametrize("rate", [1 / 600, 1 / 3, 10.0])
+@pytest.mark.parametrize("late", [0.1, 3.0, 40.0])
+def test_a_busy_worker_that_comes_late_starts_them_all_the_same(rate, late):
+    bucket, now, marks, started = Bucket(rate, 1), 0.0, [{} for _ in range(20)], 0
+    for _ in range(2000):
+        now += late
+        places = [bucket.ask(each, now) for each in marks]
+        started += places.count(None)
+        marks = [place.marks if place else {} for place in places]
+    assert started >= 0.8 * min(rate, 1 / late) * 2000 * late
+
+
+def test_a_broker_whose_clock_is_ahead():
+    lab = Backlog(60, Bucket(2.0, 1), clock_ahead=20.0)
+    lab.run(40)
+    assert lab.started[-1] == pytest.approx(29.5, abs=1)
+    assert lab.asked < 1000
 
 
 async def starts(results):
@@ -94,8 +196,7 @@ def both(queue):
         return "free"
 
 
-async def test_a_slot_is_kept_by_whichever_worker_gets_the_message(lab):
-    """Two workers, each with its own rate: none of the messages has to ask twice."""
+async def test_two_workers_each_with_its_own_rate(lab):
     for name in (NODE, "w2@lab"):
         await lab.worker(name, define=lambda queue: stamping(queue, rate_limit="10/s"))
     results = [await lab.client.send_task("lab.stamp") for _ in range(8)]
@@ -135,6 +236,48 @@ async def test_a_wrong_default_stops_the_worker_at_once():
         await Worker(queue).run()
 
 
+async def test_scaling_out_and_raising_the_rate_have_an_effect_on_what_waits(memory_lab):
+    """The first worker alone would take 60 seconds."""
+    started = []
+
+    def define(queue):
+        @queue.task(name="lab.stamp", rate_limit="1/s")
+        async def stamp():
+            started.append(time.time())
+
+    await memory_lab.worker(define=define)
+    for _ in range(60):
+        await memory_lab.client.send_task("lab.stamp", ignore_result=True)
+    await until(lambda: len(started) >= 2)
+    await memory_lab.worker("w2@lab", define=define)
+    await memory_lab.client.control.rate_limit("lab.stamp", "50/s", timeout=15)
+    await until(lambda: len(started) == 60)
+
+
+async def test_what_a_worker_that_stopped_has_left_does_not_exceed_the_rate(memory_lab):
+    started = []
+
+    def define(queue):
+        @queue.task(name="lab.stamp", rate_limit="10/s")
+        async def stamp():
+            started.append(time.time())
+
+    async def send():
+        for _ in range(20):
+            await memory_lab.client.send_task("lab.stamp", ignore_result=True)
+
+    first = await memory_lab.worker(define=define)
+    await send()
+    await until(lambda: len(started) >= 2)
+    first.stop()
+    before = len(started)
+    await memory_lab.worker("w2@lab", define=define)
+    await send()
+    await until(lambda: len(started) >= before + 18)
+    times = started[before : before + 18]
+    assert times[-1] - times[0] >= 17 * 0.1 - 0.1
+
+
 # -- time limits
 
 
@@ -151,6 +294,38 @@ async def test_time_limits_change_while_the_worker_runs(memory_lab):
         await soon((await client.send_task("lab.sleep", [60], time_limit=50)).get())
     await client.control.time_limit("lab.sleep", timeout=15)
     assert await soon((await client.send_task("lab.sleep", [0.1], time_limit=0.01)).get()) == "slept"
+
+
+def test_a_soft_limit_after_the_hard_one_is_refused(queue):
+    class Strict(Task):
+        time_limit = 10
+
+    def work(): ...
+
+    said = "soft_time_limit 20(.0)? is longer than time_limit 10"
+    for options in ({"time_limit": 10, "soft_time_limit": 20}, {"base": Strict, "soft_time_limit": 20}):
+        with pytest.raises(ConfigError, match=f"Task 'w': {said}"):
+            queue.task(name="w", **options)(work)
+    with pytest.raises(ConfigError, match=said):
+        CallOptions.of({"time_limit": 10, "soft_time_limit": 20}, "w")
+    with pytest.raises(ConfigError, match="time_limit is not a time"):
+        CallOptions.of({"time_limit": "10"}, "w")
+    CallOptions.of({"time_limit": 0, "soft_time_limit": 20}, "w")
+    queue.conf.task_soft_time_limit = 60
+    assert queue.task(name="short", time_limit=10)(work).soft_time_limit == 60
+
+
+async def test_nor_in_a_call_or_a_retry(queue):
+    @queue.task(bind=True)
+    async def work(self):
+        self.retry(soft_time_limit=20, time_limit=10)
+
+    async with queue:
+        for call in (work.apply_async, lambda **options: queue.send_task("work", **options)):
+            with pytest.raises(ConfigError, match="soft_time_limit 20 is longer than time_limit 10"):
+                await call(soft_time_limit=20, time_limit=10)
+    status, error = await finished(work)
+    assert (status, type(error)) == ("FAILURE", ConfigError)
 
 
 @pytest.fixture

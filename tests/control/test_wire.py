@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
+from contextlib import suppress
 
 import pytest
 from control_lab import golden
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioretryq import ProtocolError
+from aioretryq.brokers.redis_history import history
 from aioretryq.protocol.commands import BY_NAME, arguments_of
 from aioretryq.protocol.control import (
     Address,
@@ -23,7 +26,10 @@ from aioretryq.protocol.control import (
     jsonable,
     sender_of,
 )
+from aioretryq.protocol.envelope import marks
+from aioretryq.protocol.event import decode_events
 from aioretryq.protocol.nodes import matches
+from aioretryq.protocol.task import decode_task
 
 FORM = Form()
 MESSAGES = golden("control_messages")
@@ -172,7 +178,86 @@ def test_words_of_a_command_line(command, words, arguments):
     assert arguments_of(BY_NAME[command], words) == arguments
 
 
-@pytest.mark.parametrize(("command", "words"), [("ping", ["x"]), ("pool_grow", ["many"]), ("active", ["perhaps"])])
-def test_words_that_do_not_fit(command, words):
-    with pytest.raises(ValueError, match=r"takes|invalid|neither"):
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("ping", ["x"], "takes no arguments, not 'x'"),
+        ("pool_grow", ["many"], "n is a whole number"),
+        ("active", ["perhaps"], "safe is yes or no"),
+        ("rate_limit", ["task_name=a"], "rate_limit is missing"),
+        ("add_consumer", ["nonsense=a"], "it has no argument 'nonsense'"),
+        ("autoscale", [], "max is missing"),
+    ],
+)
+def test_words_that_do_not_fit(command, words, said):
+    with pytest.raises(ValueError, match=said):
         arguments_of(BY_NAME[command], words)
+
+
+def test_a_named_argument_does_not_take_the_place_of_the_next_word():
+    assert arguments_of(BY_NAME["rate_limit"], ["task_name=a", "5/m"]) == {"task_name": "a", "rate_limit": "5/m"}
+
+
+# -- what anybody may have written
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**400), 2**63, 2**53, float("nan"), float("inf"), 1e308, -0.0])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["ping", "json", "\ud800", "1e999", "\n"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(("clock", "expires", "origin", "aioretryq_durable", "task", "id", "timelimit"), JSON),
+)
+BODY = JSON | st.fixed_dictionaries(
+    {"method": JSON | st.just("ping")},
+    optional=dict.fromkeys(("arguments", "destination", "pattern", "matcher", "ticket", "reply_to"), JSON),
+)
+PROPERTIES = st.fixed_dictionaries(
+    {}, optional={"priority": JSON, "delivery_info": JSON | st.fixed_dictionaries({"aioretryq": JSON})}
+)
+
+
+def wrapped(headers, body, properties):
+    """An envelope with a body that is one, most of the time."""
+    data = json.dumps(body).encode()
+    document = {"body": base64.b64encode(data).decode(), "content-type": "application/json", "headers": headers}
+    document["content-encoding"] = "utf-8"
+    document["properties"] = {**properties, "body_encoding": "base64"}
+    return json.dumps(document).encode()
+
+
+PAYLOADS = st.builds(wrapped, HEADERS, BODY, PROPERTIES) | JSON.map(lambda value: json.dumps(value).encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(PAYLOADS | st.binary(max_size=50))
+def test_anything_is_a_request_or_refused(payload):
+    try:
+        request = decode_request(payload, FORM)
+    except ProtocolError:
+        pass  # as it should be
+    else:
+        assert request.stale in (True, False)
+        assert request.expires is None or abs(request.expires) < 2**53
+    assert sender_of(payload)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PAYLOADS)
+def test_nothing_else_comes_from_other_messages_either(payload):
+    for read in (
+        lambda: decode_reply(payload, FORM),
+        lambda: decode_task(payload),
+        lambda: decode_events(payload, now=1.0),
+    ):
+        with suppress(ProtocolError):
+            read()
+    assert all(0 <= value < 2**53 for value in marks(payload).values())
+    assert history(payload).deliveries < 2**32

@@ -81,7 +81,9 @@ def test_the_table_fits_the_screen():
     [
         (["--url", "memory://x"], "memory:// exists in one process only"),
         (["watched_application:in_memory"], "memory:// exists in one process only"),
-        (["--dump", "--json", "--url", "redis://localhost"], "--dump or --json, not both"),
+        (["--dump", "-j", "--url", "redis://localhost"], "--dump or --json, not both"),
+        (["-A", "one:queue", "two:queue"], "given twice: --app one:queue and two:queue"),
+        (["-A", "nowhere:queue"], "There is no module 'nowhere'"),
         (["nowhere:queue"], "There is no module 'nowhere'"),
         (["--url", "redis://127.0.0.1:1/0", "--dump"], "127.0.0.1:1"),
     ],
@@ -92,6 +94,27 @@ def test_mistakes_are_explained(arguments, said, monkeypatch):
     assert done.exit_code != 0
     assert isinstance(done.exception, SystemExit)
     assert said in done.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("url", "code"), [("nosuch://x", 2), ("redis://127.0.0.1:1/0", 69)])
+def test_exit_codes(url, code):
+    assert CliRunner().invoke(main, ["events", "--url", url, "--dump"]).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("task-*", ""),
+        ("worker-o*", ""),
+        ("task-progress", ""),
+        ("task-suceeded", "Did you mean 'task-succeeded'?"),
+        ("nosuch", "There are task-sent, task-received"),
+    ],
+)
+def test_types_that_nobody_sends_are_doubted(pattern, said):
+    done = CliRunner().invoke(main, ["events", "--url", "nosuch://x", "--types", f"task-sent,{pattern}"])
+    assert ("Warning: no event of the type" in done.output) == bool(said)
+    assert said in done.output
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +162,7 @@ def test_dump_of_some_types_and_of_an_application(place):
         "events",
         "watched_application:queue",
         "--dump",
-        "-t",
+        "--types",
         "task-started,task-succ*",
         env=env,
         cwd=HERE,

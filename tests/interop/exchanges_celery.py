@@ -22,7 +22,9 @@ app.conf.task_queues = [
     Queue("celery-errors", Exchange("logs", type="topic"), routing_key="*.error"),
     Queue("celery-parcels", Exchange("post"), routing_key="parcel"),
     Broadcast("news"),
+    Queue("b", Exchange("f", type="fanout"), routing_key="loud"),
 ]
+app.conf.task_routes = {"exchanges.fan": {"queue": "b"}}
 
 
 @app.task(name="exchanges.note", bind=True)
@@ -31,6 +33,11 @@ def note(self, value: object) -> None:
     with redis.Redis.from_url(URL) as server:
         info = self.request.delivery_info
         server.rpush("ran", f"celery {info['exchange']} {info['routing_key']} {value}")
+
+
+@app.task(name="exchanges.fan", bind=True)
+def fan(self, value: object) -> None:
+    note.run.__func__(self, value)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ KINDS = {
     "ours": ["aioretryq", "worker", "mixed:queue", "-c", "20", "-l", "warning"],
 }
 READY = {"celery": " ready.", "ours": "is ready"}
-LISTS = re.compile("celery(\x06\x16[369])?$")
+LISTS = re.compile(r"celery(\\x06\\x16[369])?$")  # as the log writes the bytes 06 16
 ID = re.compile(r'"id": ?"([0-9a-f-]{36})"')
 
 
@@ -158,12 +158,11 @@ class Soak:
     def report(self) -> str:
         done = self.executed()
         missing = self.sent - set(done)
-        theirs = {task_id for task_id in missing if self._gone_with_celery(task_id, done)}
+        theirs = {task_id for task_id in missing if self._gone_with_celery(task_id)}
         lost = missing - theirs
         again = sum(count - 1 for count in done.values())
         if lost:
-            known = {task_id: self.log.last.get(task_id, "never pushed") for task_id in sorted(lost)}
-            self.wrong.append(f"lost: {known}")
+            self.wrong += [f"lost: {self._story(task_id)}" for task_id in sorted(lost)]
         if strangers := set(done) - self.sent:
             self.wrong.append(f"executed, and never sent: {sorted(strangers)}")
         return (
@@ -173,11 +172,18 @@ class Soak:
             f"{again} runs twice; killed: {self.kills['celery']} Celery workers, {self.kills['ours']} of ours"
         )
 
-    def _gone_with_celery(self, task_id: str, done: Counter[str]) -> bool:
+    def _gone_with_celery(self, task_id: str) -> bool:
+        """Also of a later step that was never sent: what is gone is the message of the step before, which may have
+        run in vain before, on a worker that was killed."""
         before = self.follows.get(task_id)
-        if before is not None and before not in done:
-            return self._gone_with_celery(before, done)
+        if before is not None and task_id not in self.log.last:
+            return self._gone_with_celery(before)
         return self.log.last.get(task_id) == "pushed" and not self._waits(task_id)
+
+    def _story(self, task_id: str) -> str:
+        before = self.follows.get(task_id)
+        story = f"{task_id} ({self.log.last.get(task_id, 'never pushed')}, ran {self.executed()[task_id]} times)"
+        return story if before is None else f"{story} after {self._story(before)}"
 
     def _waits(self, task_id: str) -> bool:
         with redis.Redis.from_url(self.url) as server:

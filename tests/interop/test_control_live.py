@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import redis as redis_client
+from click.testing import CliRunner
 
 from aioretryq import TaskQueue, TaskRevokedError
+from aioretryq.cli import main
 from programs import Program, environment, running
 from queues import soon
 
@@ -253,6 +255,20 @@ class TestOurClient:
             {"ok": "no longer consuming from third"},
             {"square": 16},
         ]
+
+    @pytest.mark.parametrize(
+        ("command", "knows", "stranger"), [("our_square", OURS, THEIRS), ("their_square", THEIRS, OURS)]
+    )
+    def test_commands_that_only_one_kind_has(self, programs, url, command, knows, stranger):
+        done = CliRunner().invoke(main, ["inspect", "--own", command, "n=3", "--url", url, "-t", "20"])
+        assert done.exit_code == 0, done.output
+        assert f"->  {knows}: OK" in done.output
+        assert f"{stranger} does not know {command}." in done.output
+
+    def test_a_node_that_is_not_there(self, programs, url):
+        named = f"{OURS},{THEIRS},nope@lab"
+        done = CliRunner().invoke(main, ["inspect", "ping", "-d", named, "--url", url, "-t", "2"])
+        assert (done.exit_code, "No answer from nope@lab." in done.output) == (1, True)
 
     async def test_celery_hears_our_revocations(self, programs, queue):
         result = await queue.send_task("theirs.echo", [1], queue="theirs", countdown=60)

@@ -49,14 +49,18 @@ class Place:
 
     @asynccontextmanager
     async def our_worker(self, *queues: str) -> AsyncIterator[Worker]:
-        queue = self.queue(task_queues=DECLARED)
+        async with self.our_worker_of(self.queue(task_queues=DECLARED), *queues) as worker:
+            yield worker
 
-        @queue.task(name="exchanges.note")
+    @asynccontextmanager
+    async def our_worker_of(self, queue: TaskQueue, *queues: str) -> AsyncIterator[Worker]:
         async def note(value: object) -> None:
             info = current_task().request.delivery_info
             with redis.Redis.from_url(self.url) as server:
                 server.rpush("ran", f"ours {info['exchange']} {info['routing_key']} {value}")
 
+        for name in ("exchanges.note", "exchanges.fan"):
+            queue.task(name=name)(note)
         async with Worker(queue, queues=queues, name="ours@test").running() as worker:
             yield worker
 
@@ -112,6 +116,15 @@ class TestTopics:
                 )
             await place.ran("ours post our-parcels 2", "celery post parcel 2")
 
+    async def test_a_task_with_an_exchange_of_its_own(self, place: Place) -> None:
+        async with place.our_worker("our-errors"), place.queue() as client:
+
+            @client.task(name="exchanges.note", exchange="logs", routing_key="db.error")
+            async def note(value: object) -> None: ...
+
+            await note.delay(1)
+            await place.ran("ours logs our-errors 1", "celery logs db.error 1")
+
     async def test_copies_can_be_told_apart(self, place: Place) -> None:
         settings = Settings()
         settings.update({"broker_transport_options": place.options})
@@ -157,6 +170,34 @@ class TestBroadcasts:
             with running(*command, env=environment, cwd=HERE) as program:
                 assert await asyncio.to_thread(program.wait) == 0, program.output
             await place.ran("ours news bcast.ours@test 4")
+
+    async def test_a_queue_of_another_name_than_its_fanout_exchange(self, place: Place) -> None:
+        """Both sides have the same configuration, and name the queue: in a route, in a call, and for the worker."""
+        configuration = {
+            "broker_url": place.url,
+            "broker_transport_options": place.options,
+            "task_queues": (
+                kombu.Queue("celery"),
+                kombu.Queue("b", kombu.Exchange("f", type="fanout"), routing_key="loud"),
+            ),
+            "task_routes": {"exchanges.fan": {"queue": "b"}},
+        }
+        client = TaskQueue.from_celery(configuration)
+        async with place.our_worker_of(TaskQueue.from_celery(configuration), "b"), client:
+            await client.send_task("exchanges.fan", [1])
+            await place.ran("ours f bcast.ours@test 1", "celery f loud 1")
+            await client.send_task("exchanges.note", [2], queue="b")
+            await place.ran("ours f bcast.ours@test 2", "celery f loud 2")
+            settings = {name: value for name, value in configuration.items() if name.startswith("task_")}
+            with place.celery_app(**settings) as app:
+
+                def send() -> None:
+                    with app.producer_pool.acquire() as producer:
+                        kombu.Exchange("f", type="fanout")(producer.channel).declare()
+                        app.send_task("exchanges.fan", [3], producer=producer)
+
+                await asyncio.to_thread(send)
+            await place.ran("ours f bcast.ours@test 3", "celery f loud 3")
 
     async def test_celery_counts_as_a_listener(self, place: Place) -> None:
         async with place.queue() as client:

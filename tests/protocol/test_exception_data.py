@@ -253,3 +253,11 @@ def test_stand_ins_are_bounded():
         exception_from_data(data(f"Error{number}", module="m"))
     assert stand_in.cache_info().currsize <= 512
     assert len(type(exception_from_data(data("x" * 10_000))).__name__) <= 200
+
+
+def test_what_celery_tells_of_its_own():
+    assert exception_to_data(errors.SoftTimeLimitExceeded(1.0)) == data(
+        "SoftTimeLimitExceeded", module="billiard.exceptions"
+    )
+    assert exception_to_data(errors.EncodeError("no")) == data("EncodeError", "no", module="kombu.exceptions")
+    assert type(travelled(errors.EncodeError("no"))) is errors.EncodeError

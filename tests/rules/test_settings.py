@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioretryq import ConfigError, Settings, TaskQueue, UnknownSettingError
+from aioretryq.backends import create_backend
+from aioretryq.brokers import create_broker
 from aioretryq.config import HINTS, parse, table
 
 
@@ -305,3 +307,13 @@ def test_durations_may_be_timedeltas():
 def test_priorities_end_at_nine():
     with pytest.raises(ConfigError, match=r"task_default_priority.*at most 9"):
         Settings(task_default_priority=10)
+
+
+@pytest.mark.parametrize("create", [create_broker, create_backend])
+@pytest.mark.parametrize(
+    "url", ["foo://user:secret@h/1?password=secret", "user:secret@h", "foo?password=secret", "foo://:s@secret@h"]
+)
+def test_an_unknown_scheme_is_shown_without_the_password(create, url):
+    with pytest.raises(ConfigError) as caught:
+        create(url, Settings())
+    assert "secret" not in str(caught.value)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from aioretryq import Broadcast, ConfigError, Queue, Settings
+from aioretryq import Broadcast, ConfigError, Queue, Settings, TaskQueue
 from aioretryq.calling import CallOptions, compose
 from aioretryq.message import Binding
 from aioretryq.queues import read_queues
@@ -83,6 +83,38 @@ def test_defaults_of_a_topic():
     ]
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "expected"),
+    [
+        ({"exchange": "media", "routing_key": "a"}, {}, ("media", "a", "topic")),
+        ({"exchange": "media", "routing_key": "a"}, {"routing_key": "b"}, ("media", "b", "topic")),
+        ({"exchange": "media", "routing_key": "a"}, {"queue": "plain"}, ("", "plain", "direct")),
+        ({"routing_key": "a.b", "queue": "video"}, {}, ("media", "a.b", "topic")),
+        ({"exchange": "news"}, {}, ("news", "celery", "fanout")),
+        ({"queue": "fan"}, {}, ("f", "loud", "fanout")),
+    ],
+)
+def test_exchanges_of_tasks(task, options, expected):
+    declared = [VIDEO, NEWS, Broadcast("fan", "f", "loud")]
+    queue = TaskQueue("memory://", task_queues=declared, task_routes={"app.*": {"queue": "r", "exchange": "r"}})
+    made = queue.task(**task)(lambda: None)
+    call = CallOptions.of(options, "app.task")
+    message = compose("app.task", ((), {}), call, task=made, settings=queue.conf, caller=None, now=time.time())
+    assert (message.exchange, message.routing_key, message.exchange_type) == expected
+
+
+@pytest.mark.parametrize("option", ["exchange", "routing_key"])
+def test_exchanges_of_tasks_are_texts(option):
+    with pytest.raises(ConfigError, match=f"{option} is a text, not 5"):
+        TaskQueue("memory://").task(**{option: 5})(lambda: None)
+
+
+@pytest.mark.parametrize("broadcast", [{"exchange": 5}, {"routing_key": 5}])
+def test_broadcasts_of_a_wrong_type(broadcast):
+    with pytest.raises(ConfigError, match="is a text, not 5"):
+        Broadcast("b", **broadcast)
+
+
 def test_an_exchange_wants_a_routing_key():
     with pytest.raises(ConfigError, match="routing_key"):
         sent({"exchange": "media"}, task_queues=[VIDEO])
@@ -139,10 +171,11 @@ class KombuQueue:
             (Queue("a", "x", "topic", "k"),),
         ),
         ({"a": {"exchange": "x", "binding_key": "k", "durable": True}}, (Queue("a", "x", "direct", "k"),)),
-        ({"a": {"exchange": "x", "exchange_type": "fanout"}}, (Broadcast("x"),)),
+        ({"a": {"exchange": "x", "exchange_type": "fanout"}}, (Broadcast("a", "x"),)),
         ([KombuQueue("a")], (Queue("a"),)),
         ([KombuQueue("a", KombuExchange("x", "topic"), "k.#", 5)], (Queue("a", "x", "topic", "k.#", 5),)),
-        ([KombuQueue("bcast.1", KombuExchange("news", "fanout"))], (Broadcast("news"),)),
+        ([KombuQueue("b", KombuExchange("news", "fanout"))], (Broadcast("b", "news"),)),
+        ([KombuQueue("b", KombuExchange(None, "fanout"), "k")], (Broadcast("b", "b", "k"),)),
         ((VIDEO, NEWS), (VIDEO, NEWS)),
     ],
 )

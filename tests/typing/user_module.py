@@ -1,5 +1,6 @@
 """A user's module, for mypy --strict. Lines that end in `# E: code` have to be flagged with that code, no others."""
 
+from datetime import timedelta
 from typing import Any, assert_type
 
 from aioretryq import AsyncResult, CommandState, Task, TaskQueue, shared_task
@@ -27,6 +28,19 @@ async def shared(flag: bool) -> None:
     return None
 
 
+@queue.task(name="work.late", base=Task, rate_limit="10/m", time_limit=timedelta(minutes=1), throws=OSError)
+async def late(n: int) -> int:
+    return n
+
+
+@queue.task(rate_limt="10/m")  # E: call-overload, untyped-decorator
+async def misspelt() -> None: ...
+
+
+@shared_task(bind=True, max_retries="many")  # E: call-overload, untyped-decorator
+async def mistyped(self: Task[..., Any]) -> None: ...
+
+
 @queue.control_command
 async def reload(state: CommandState, n: int = 1) -> dict[str, int]:
     return {state.hostname: n}
@@ -48,6 +62,9 @@ async def use() -> None:
         assert_type(await (await render.delay("a", pages=2)).get(), bytes)
         assert_type(await (await fetch.delay("u")).get(), dict[str, int])
         await shared.delay(True)
+        assert_type(await add.apply_async((1,), countdown=3, queue="slow", link=late), AsyncResult[int])
+        await add.apply_async((1,), link=[late.s(), {"task": "app.log"}], link_error=shared.si(True), stamps={"a": 1})
+        await queue.send_task("work.late", [1], expires=timedelta(hours=1), chain=[late.s(), add.s(y=2)])
 
         await add.delay("1", 2)  # E: arg-type
         await add.delay()  # E: call-arg
@@ -56,6 +73,12 @@ async def use() -> None:
         await render.delay("a", 2)  # E: call-arg
         await fetch.delay(3)  # E: arg-type
         await shared.delay("yes")  # E: arg-type
+        await add.apply_async((1,), countdwon=3)  # E: call-arg
+        await add.apply_async((1,), countdown="soon")  # E: arg-type
+        await add.apply_async((1,), link="work.late")  # E: arg-type
+        await queue.send_task("work.late", [1], priorty=3)  # E: call-arg
+        late.signature((1,), queue=7)  # E: arg-type
+        late.si("1")  # E: arg-type
         wrong: str = await (await add.delay(1, 2)).get()  # E: assignment
         assert wrong == add.max_retrys  # E: attr-defined
         add(1, 2).bit_length()  # E: attr-defined

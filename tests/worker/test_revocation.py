@@ -101,6 +101,31 @@ async def test_a_running_task_goes_on_unless_terminated(queue):
         assert done.is_set()
 
 
+async def test_a_task_of_which_nobody_knows_that_it_runs(queue):
+    """Without `track_started` it looks as if it waited: the end of its run is what counts."""
+    started, go = asyncio.Event(), asyncio.Event()
+    followed = asyncio.Queue()
+
+    @queue.task
+    async def work():
+        started.set()
+        await go.wait()
+        return "finished"
+
+    @queue.task
+    async def follow(value):
+        followed.put_nowait(value)
+
+    async with Worker(queue).running():
+        result = await work.apply_async(link=follow.s())
+        await soon(started.wait())
+        await result.revoke()
+        assert await result.status() == "REVOKED"
+        go.set()
+        assert await soon(followed.get()) == "finished"
+        assert await result.status() == "SUCCESS"
+
+
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 async def test_terminating_a_running_task(queue, kind, caplog):
     started, cancelled = threading.Event(), asyncio.Event()

@@ -161,3 +161,11 @@ async def test_the_request_of_a_run(queue, worker):
         "exchange": "", "routing_key": "celery", "priority": 3, "redelivered": False,
     }  # fmt: skip
     assert request.correlation_id == result.id
+    assert (request.timelimit, request.argsrepr, request.kwargsrepr) == ([30, None], "(1,)", "{'y': 2}")
+    assert (request.lang, request.utc, request.redelivered) == ("py", True, False)
+    assert request.properties == {
+        "correlation_id": result.id,
+        "reply_to": request.reply_to,
+        "delivery_info": {"exchange": "", "routing_key": "celery"},
+        "priority": 3,
+    }

@@ -4,7 +4,8 @@
 -- ARGV  limit, lease, lead of the index score, tag prefix, number of the last tag, number of the last
 --       revocation seen, then for each queue what kombu appends to its messages in unacked
 -- Returns {seconds until something parked is due ('' for never) for each queue},
---         {revoked id, its number, ...}, {queue, bucket, how many, ...}, {message, ...}
+--         {revoked id, ...}, {queue, bucket, how many, ...}, {message, ...},
+--         the number of the last revocation read ('' for none), whether there may be more of them
 -- The tag of the n-th message is made of the prefix, its number (12 digits, so that tags sort by age) and bucket.
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -20,7 +21,7 @@ local due, revoked, runs, taken, offers = {}, {}, {}, {}, {}
 local void = redis.call('GET', KEYS[6])
 if void and tonumber(ARGV[5]) < tonumber(void) then
   for q = 1, queues do due[q] = '0' end
-  return {due, revoked, runs, taken}
+  return {due, revoked, runs, taken, '', 0}
 end
 
 -- A key of the wrong type must fail here, before anything was popped.
@@ -30,14 +31,15 @@ redis.call('ZCARD', leases)
 for i = 7, lists do redis.call('ZCARD', KEYS[i]) end
 for i = lists + 1, #KEYS do redis.call('LLEN', KEYS[i]) end
 
-local fresh = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[6], '+inf', 'WITHSCORES')
+-- In pages, for there may be very many; until the last one is read nothing is taken, for it may be revoked.
+local page = 1000
+local fresh = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[6], '+inf', 'WITHSCORES', 'LIMIT', 0, page)
 for i = 1, #fresh, 2 do
   local expiry = redis.call('ZSCORE', KEYS[5], fresh[i])
-  if expiry and tonumber(expiry) > now then
-    revoked[#revoked + 1] = fresh[i]
-    revoked[#revoked + 1] = fresh[i + 1]
-  end
+  if expiry and tonumber(expiry) > now then revoked[#revoked + 1] = fresh[i] end
 end
+local unread = #fresh == 2 * page
+if unread then limit = 0 end
 
 -- Of a schedule's member: its list, its message, whether it is offered; nothing if it is none of ours.
 local function read(member, q)
@@ -90,4 +92,4 @@ for _, offer in ipairs(offers) do
   redis.call('ZREM', offer[1], offer[2])
   redis.call('LPUSH', offer[3], offer[4])
 end
-return {due, revoked, runs, taken}
+return {due, revoked, runs, taken, fresh[#fresh] or '', unread and 1 or 0}

@@ -7,8 +7,15 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local count = 0
 
--- A key of the wrong type must fail here, before anything was taken out.
-for i = 5, #KEYS do redis.call('LLEN', KEYS[i]) end
+-- A key of the wrong type must be found before anything was taken out. That of a queue is its own matter: what belongs
+-- there stays under its lease.
+redis.call('HLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
+local usable = {}
+for i = 5, #KEYS do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  usable[i - 4] = kind == 'list' or kind == 'none'
+end
 
 if ARGV[1] ~= '' then
   -- The sweep that found these may lie in the past, before the server froze or the machine slept: see sweep.lua.
@@ -19,7 +26,7 @@ end
 for i = 2, #ARGV, 3 do
   local tag = ARGV[i]
   local ends = ARGV[1] ~= '' and redis.call('ZSCORE', KEYS[3], tag)
-  if not (ends and tonumber(ends) > now) then
+  if usable[tonumber(ARGV[i + 1])] and not (ends and tonumber(ends) > now) then
     redis.call('ZREM', KEYS[2], tag)
     redis.call('ZREM', KEYS[3], tag)
     if redis.call('HDEL', KEYS[1], tag) == 1 then

@@ -7,16 +7,22 @@ local claims = tonumber(ARGV[3])
 local before = 3 + 2 * claims -- arguments before those of the queues
 local count = 0
 
--- A key of the wrong type must fail here, before anything was taken out.
+-- A key of the wrong type must be found before anything was taken out. That of a queue is its own matter: what came
+-- from there stays under its lease.
 redis.call('HLEN', KEYS[1])
 redis.call('ZCARD', KEYS[2])
-for i = 5, #KEYS do redis.call('LLEN', KEYS[i]) end
+local usable = {}
+for i = 5, #KEYS do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  usable[i] = kind == 'list' or kind == 'none'
+end
 
 local function list_of(value, step)
   for q = 1, #ARGV - before do
     local suffix = ARGV[before + q]
     if string.sub(value, -#suffix) == suffix then
-      return KEYS[4 * q + 1 + step], string.sub(value, 2, -#suffix - 1)
+      local key = 4 * q + 1 + step
+      return usable[key] and KEYS[key], string.sub(value, 2, -#suffix - 1)
     end
   end
 end
