@@ -54,4 +54,6 @@ def test_of_celery_applications(setting: str, value: float | None) -> None:
         async def coroutine() -> None: ...
 
         queue = CeleryQueue(app, hostname="w@host", sender=None, broker_url="redis://localhost")
-        assert limited(Worker(queue)) == (["own", "plain"] if value else ["own"])
+        # Applications of other tests in this process may share tasks of theirs.
+        named = [name for name in limited(Worker(queue)) if name in ("coroutine", "own", "plain")]
+        assert named == (["own", "plain"] if value else ["own"])
