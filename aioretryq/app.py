@@ -9,7 +9,6 @@ import os
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
-from uuid import uuid4
 
 from aioretryq import eager
 from aioretryq.backends.disabled import DisabledBackend
@@ -25,17 +24,16 @@ from aioretryq.dead import DeadLetters
 from aioretryq.errors import (
     NotOpenError,
     NotRegistered,
-    PayloadTooLarge,
     did_you_mean,
 )
 from aioretryq.events.receiving import EventReceiver
-from aioretryq.exchanging import outgoing
+from aioretryq.exchanging import packed
 from aioretryq.group_result import GroupResult, result_from_tuple
 from aioretryq.linking import with_signatures
 from aioretryq.protocol.clock import Clock
 from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.security import security_for
-from aioretryq.protocol.task import decode_task, encode_task
+from aioretryq.protocol.task import decode_task
 from aioretryq.publishing import Terms
 from aioretryq.registration import NEWEST, SHARED, BoundDecorator, Decorator, make_task
 from aioretryq.result import AsyncResult
@@ -233,27 +231,13 @@ class TaskQueue:
         message = compose(
             name, (args or (), kwargs or {}), call, task=task, settings=self.conf, caller=caller, now=time.time()
         )
-        await self._publish(message, call)
+        await self.connections.publish(message, packed(message, self.conf), Terms.of(call, self.conf))
         result: AsyncResult[Any] = AsyncResult(message.id, self)
         result.ignored = bool(message.ignore_result)
         result.just_sent = True
         if caller is not None and run is not None and run.task.trail:
             caller.children.append(result.as_tuple())
         return result
-
-    async def _publish(self, message: TaskMessage, call: CallOptions) -> None:
-        tag = str(uuid4())
-        limit = self.conf.max_payload_bytes
-        payload = encode_task(message, tag=tag, max_size=limit)
-        what = f"Task {message.task}[{message.id}]"
-        if len(payload) > limit:
-            raise PayloadTooLarge(
-                f"{what} was not sent: its message has {len(payload):,} bytes, max_payload_bytes is {limit:,}. "
-                "Store large data elsewhere and pass its key."
-            )
-        await self.connections.publisher.publish(outgoing(message, payload, tag), what, Terms.of(call, self.conf))
-        if self.conf.task_send_sent_event:
-            self.connections.events.sent(message)
 
     # -- results
 

@@ -21,8 +21,9 @@ from aioretryq.publishing import Publisher
 if TYPE_CHECKING:
     from aioretryq.brokers.base import Broker
     from aioretryq.config import Settings
-    from aioretryq.message import Outgoing
+    from aioretryq.message import Outgoing, TaskMessage
     from aioretryq.protocol.clock import Clock
+    from aioretryq.publishing import Terms
 
 logger = logging.getLogger("aioretryq")
 
@@ -42,6 +43,7 @@ class Connections:
     ) -> None:
         self.broker = broker
         self.results = results
+        self._settings = settings
         self.events = EventSender(broker.bus(), broker.display_url, settings, clock)
         self.exchanges = Exchanging(broker, settings)
         self.publisher = Publisher(self._send, broker.display_url)
@@ -62,6 +64,12 @@ class Connections:
             results = ResultStore(backend, settings)
             opened = stack.pop_all()
         return cls(broker, results, settings, clock, opened)
+
+    async def publish(self, message: TaskMessage, packed: Outgoing, terms: Terms) -> None:
+        """As `Publisher.publish`, and tell those who watch."""
+        await self.publisher.publish(packed, f"Task {message.task}[{message.id}]", terms)
+        if self._settings.task_send_sent_event:
+            self.events.sent(message)
 
     async def close(self) -> None:
         """Stop the loops, then disconnect; whoever still waits gets NotOpenError."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
-from aioretryq.errors import BrokerError
+from aioretryq.errors import BrokerError, PayloadTooLarge
 from aioretryq.message import Broadcast, Outgoing
+from aioretryq.protocol.task import encode_task
 from aioretryq.queues import FANOUT
 from aioretryq.routing import targets
 from aioretryq.topology import BROADCAST_PREFIX, topology_of
@@ -38,6 +39,18 @@ def outgoing(message: TaskMessage, body: bytes, tag: str) -> Outgoing:
     return ToExchange(
         message.routing_key, body, tag, message.priority, exchange=message.exchange, kind=message.exchange_type
     )
+
+
+def packed(message: TaskMessage, settings: Settings) -> Outgoing:
+    """The message ready to be sent, under a tag of its own. EncodeError, and PayloadTooLarge, say that it was not."""
+    tag, limit = str(uuid4()), settings.max_payload_bytes
+    payload = encode_task(message, tag=tag, max_size=limit)
+    if len(payload) > limit:
+        raise PayloadTooLarge(
+            f"Task {message.task}[{message.id}] was not sent: its message has {len(payload):,} bytes, "
+            f"max_payload_bytes is {limit:,}. Store large data elsewhere and pass its key."
+        )
+    return outgoing(message, payload, tag)
 
 
 class Exchanging:

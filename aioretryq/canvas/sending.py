@@ -11,11 +11,10 @@ from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.calling import REPLY_TO, CallOptions, compose, options_of_signature
 from aioretryq.canvas.plan import Compiler
 from aioretryq.context import current_run
-from aioretryq.errors import ConfigError, NotRegistered, PayloadTooLarge
-from aioretryq.exchanging import outgoing
+from aioretryq.errors import ConfigError, NotRegistered
+from aioretryq.exchanging import packed
 from aioretryq.message import ChordOpening
 from aioretryq.protocol.signature import Node, read_signature
-from aioretryq.protocol.task import encode_task
 from aioretryq.publishing import Terms
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from aioretryq.app import TaskQueue
     from aioretryq.canvas.plan import Handle, Plan
-    from aioretryq.message import Outgoing, TaskMessage
+    from aioretryq.message import TaskMessage
 
 AT_ONCE = 1000
 """Messages on their way at the same time."""
@@ -50,7 +49,7 @@ async def send_signature(
 
 async def send_plan(queue: TaskQueue, plan: Plan) -> None:
     """Send what was planned; inside of a task it becomes its children, if the task keeps a trail."""
-    messages = [_outgoing(queue, message) for message in plan.messages]
+    messages = [(message, packed(message, queue.conf)) for message in plan.messages]
     results = queue.results
     if plan.openings and isinstance(results.backend, DisabledBackend):
         raise ConfigError("A chord needs a result backend to count its parts: set result_backend.")
@@ -60,10 +59,10 @@ async def send_plan(queue: TaskQueue, plan: Plan) -> None:
     life = queue.conf.result_expires if queue.conf.result_chord_expires is None else queue.conf.result_chord_expires
     openings = [ChordOpening(each.group_id, each.size, life or None) for each in plan.openings]
     await results.ensure(lambda: results.backend.open_chords(openings))
-    publisher, terms = queue.connections.publisher, Terms.of(CallOptions(), queue.conf)
+    connections, terms = queue.connections, Terms.of(CallOptions(), queue.conf)
     for start in range(0, len(messages), AT_ONCE):
         batch = messages[start : start + AT_ONCE]
-        await asyncio.gather(*(publisher.publish(message, what, terms) for message, what in batch))
+        await asyncio.gather(*(connections.publish(message, ready, terms) for message, ready in batch))
     run = current_run.get()
     if run is not None and run.task.trail:
         run.request.children += plan.children
@@ -82,15 +81,3 @@ def _compiler(queue: TaskQueue) -> Compiler:
         return compose(name, (args, kwargs), call, task=task, settings=queue.conf, caller=caller, now=now)
 
     return Compiler(made, lambda: str(uuid4()), REPLY_TO)
-
-
-def _outgoing(queue: TaskQueue, message: TaskMessage) -> tuple[Outgoing, str]:
-    tag, limit = str(uuid4()), queue.conf.max_payload_bytes
-    payload = encode_task(message, tag=tag, max_size=limit)
-    what = f"Task {message.task}[{message.id}]"
-    if len(payload) > limit:
-        raise PayloadTooLarge(
-            f"{what} was not sent: its message has {len(payload):,} bytes, max_payload_bytes is {limit:,}. "
-            "Store large data elsewhere and pass its key."
-        )
-    return outgoing(message, payload, tag), what

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery.utils.imports import symbol_by_name
 from kombu.message import Message
 
-from aioretryq.protocol.saferepr import saferepr
+from aioretryq.protocol.task import headers_of
 
 if TYPE_CHECKING:
     from celery.app.task import Context
@@ -72,28 +72,7 @@ def context_of(found: Any) -> Context:
 
 
 def _headers(message: TaskMessage, request: Request) -> dict[str, Any]:
-    return {
-        **message.headers,
-        "lang": message.headers.get("lang", "py"),
-        "task": message.task,
-        "id": message.id,
-        "shadow": message.shadow,
-        "eta": message.eta,
-        "expires": message.expires,
-        "group": message.group,
-        "group_index": message.group_index,
-        "retries": message.retries,
-        "timelimit": [_finite(request.time_limit), _finite(request.soft_time_limit)],
-        "root_id": message.root_id or message.id,
-        "parent_id": message.parent_id,
-        "argsrepr": saferepr(tuple(message.args)) if message.argsrepr is None else message.argsrepr,
-        "kwargsrepr": saferepr(message.kwargs) if message.kwargsrepr is None else message.kwargsrepr,
-        "origin": message.origin,
-        "ignore_result": message.ignore_result,
-        "replaced_task_nesting": message.replaced_task_nesting,
-        "stamped_headers": message.stamped_headers,
-        "stamps": message.stamps,
-    }
+    return {**headers_of(message), "timelimit": [_finite(request.time_limit), _finite(request.soft_time_limit)]}
 
 
 def _finite(limit: float | None) -> float | None:

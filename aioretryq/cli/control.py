@@ -6,14 +6,11 @@ import asyncio
 import json
 import re
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aioretryq.app import TaskQueue
-from aioretryq.cli.loading import load_queue
-from aioretryq.drivers.sqlite import path_of
+from aioretryq.cli.loading import load_queue, queue_at
 from aioretryq.errors import AioretryqError, ConfigError, ProtocolError, UnavailableError, did_you_mean
 from aioretryq.protocol.commands import BY_NAME, Command, Kind, arguments_of
 from aioretryq.protocol.control import jsonable
@@ -22,6 +19,7 @@ from aioretryq.protocol.nodes import MATCHERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from aioretryq.app import TaskQueue
     from aioretryq.control import Replies, Target
 
 NOBODY = 69
@@ -29,6 +27,11 @@ NOBODY = 69
 
 FAILED = 1
 """Exit code when somebody has answered with an error, or has not answered and others have."""
+
+IN_MEMORY = (
+    "Workers of memory:// hear only their own process, with queue.control. Name another broker with --url, "
+    "AIORETRYQ_URL or APP:QUEUE."
+)
 
 APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -105,7 +108,7 @@ def status(words: tuple[str, ...], *, app: str | None, url: str | None, as_json:
     app, rest = _application(app, words, url)
     if rest:
         raise click.UsageError(f"{rest[0]!r} is not an application; give it as package.module:attribute.")
-    replies = _ask(_queue(app, url), "ping", {}, _target(target))
+    replies = _ask(queue_at(app, url, in_memory=IN_MEMORY), "ping", {}, _target(target))
     _tell("ping", replies, as_json=as_json, brief=True)
 
 
@@ -116,7 +119,7 @@ def _run(kind: Kind, words: Sequence[str], *, app: str | None, url: str | None, 
         return
     if not rest:
         raise click.UsageError(f"Give a COMMAND; `aioretryq {kind} --list` prints them.")
-    queue = _queue(app, url)
+    queue = queue_at(app, url, in_memory=IN_MEMORY)
     command = _command(kind, rest[0], queue, own=options["own"])
     try:
         arguments = _any_arguments(rest[1:]) if command is None else arguments_of(command, list(rest[1:]))
@@ -140,28 +143,6 @@ def _application(app: str | None, words: Sequence[str], url: str | None) -> tupl
     if url is None and APP.fullmatch(words[-1]):
         return words[-1], words[:-1]
     return None, words
-
-
-def _queue(app: str | None, url: str | None) -> TaskQueue:
-    """The application's queue, else one that only has the settings of the environment."""
-    try:
-        queue = TaskQueue() if app is None else load_queue(app)
-        if url is not None:
-            queue.conf.broker_url = url
-        scheme = queue.broker_url.partition("://")[0].lower()
-        if scheme == "memory":
-            raise click.UsageError(
-                "Workers of memory:// hear only their own process, with queue.control. Name another broker with "
-                "--url, AIORETRYQ_URL or APP:QUEUE."
-            )
-        if scheme == "sqlite" and not Path(path_of(queue.broker_url)).exists():
-            raise click.UsageError(
-                f"There is no file {path_of(queue.broker_url)!r}. Name the broker with --url, AIORETRYQ_URL or "
-                "APP:QUEUE."
-            )
-    except AioretryqError as error:
-        raise click.UsageError(str(error)) from error
-    return queue
 
 
 def _command(kind: Kind, name: str, queue: TaskQueue, *, own: bool) -> Command | None:

@@ -10,20 +10,18 @@ import sys
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aioretryq.app import TaskQueue
 from aioretryq.cli.dead_text import Row, details, row, table
-from aioretryq.cli.loading import load_queue
-from aioretryq.drivers.sqlite import path_of
+from aioretryq.cli.loading import queue_at
 from aioretryq.errors import AioretryqError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from aioretryq.app import TaskQueue
     from aioretryq.dead import DeadLetters
     from aioretryq.dead_messages import DeadMessage
 
@@ -251,26 +249,14 @@ def survey(queue: TaskQueue, ids: Sequence[str], filters: Mapping[str, Any]) -> 
     return Survey(place, *counted)
 
 
+IN_MEMORY = (
+    "What is in memory:// can be seen inside of its process only, with queue.dead_letters. Name another broker with "
+    "--url, AIORETRYQ_URL or APP:QUEUE."
+)
+
+
 def find_queue(app: str | None, url: str | None) -> TaskQueue:
-    """The application's queue, else one that only has the settings of the environment."""
-    try:
-        queue = TaskQueue() if app is None else load_queue(app)
-        if url is not None:
-            queue.conf.broker_url = url
-        scheme = queue.broker_url.partition("://")[0].lower()
-        if scheme == "memory":
-            raise click.UsageError(
-                "What is in memory:// can be seen inside of its process only, with queue.dead_letters. Name another "
-                "broker with --url, AIORETRYQ_URL or APP:QUEUE."
-            )
-        if scheme == "sqlite" and not Path(path_of(queue.broker_url)).exists():
-            raise click.UsageError(
-                f"There is no file {path_of(queue.broker_url)!r}. Name the broker with --url, AIORETRYQ_URL or "
-                "APP:QUEUE."
-            )
-    except AioretryqError as error:
-        raise click.UsageError(str(error)) from error
-    return queue
+    return queue_at(app, url, in_memory=IN_MEMORY)
 
 
 def run(queue: TaskQueue, work: Callable[[DeadLetters], Coroutine[Any, Any, T]]) -> tuple[str, T]:

@@ -66,7 +66,7 @@ def events(
         raise click.UsageError("--dump or --json, not both.")
     if app is not None and named is not None:
         raise click.UsageError(f"The application is given twice: --app {named} and {app}. Leave one out.")
-    queue = queue_at(app or named, url, in_memory=IN_MEMORY)
+    queue = queue_at(app or named, url, in_memory=IN_MEMORY, results=False, existing=False)
     wanted = [each.strip() for each in (types or "").split(",") if each.strip()]
     for each in wanted:
         if doubt := doubts(each):

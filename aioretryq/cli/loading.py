@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aioretryq.app import TaskQueue
+from aioretryq.drivers.sqlite import path_of
 from aioretryq.errors import AioretryqError
 
 if TYPE_CHECKING:
@@ -98,18 +99,28 @@ def _broken(module_name: str) -> click.ClickException:
     return click.ClickException(f"{module_name} raised an error while it was imported:\n\n{traceback.format_exc()}")
 
 
-def queue_at(app: str | None, url: str | None, *, in_memory: str) -> TaskQueue:
+def queue_at(
+    app: str | None, url: str | None, *, in_memory: str, results: bool = True, existing: bool = True
+) -> TaskQueue:
     """A queue to look at what goes on at a broker: the one at `url`, else that of the application or environment.
 
-    `in_memory` is what to say where that is memory://, which nobody outside of its process can look into.
+    `in_memory` is what to say where that is memory://, which nobody outside of its process can look into. Without
+    `results` the result backend is left alone; `existing` refuses an SQLite file that would have to be created.
     """
     try:
         queue = TaskQueue() if app is None else load_queue(app)
         if url is not None:
             queue.conf.broker_url = url
-        queue.conf.result_backend = "disabled"  # another server, maybe; nothing is asked of it
+        if not results:
+            queue.conf.result_backend = "disabled"  # another server, maybe
+        scheme = queue.broker_url.partition("://")[0].lower()
+        if scheme == "memory":
+            raise click.UsageError(in_memory)
+        if existing and scheme == "sqlite" and not Path(path_of(queue.broker_url)).exists():
+            raise click.UsageError(
+                f"There is no file {path_of(queue.broker_url)!r}. Name the broker with --url, AIORETRYQ_URL or "
+                "APP:QUEUE."
+            )
     except AioretryqError as error:
         raise click.UsageError(str(error)) from error
-    if queue.broker_url.partition("://")[0].lower() == "memory":
-        raise click.UsageError(in_memory)
     return queue

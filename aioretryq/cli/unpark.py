@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from aioretryq.cli.loading import queue_at
-from aioretryq.drivers.sqlite import path_of
 from aioretryq.errors import AioretryqError
 
 if TYPE_CHECKING:
@@ -38,9 +36,7 @@ def unpark(app: str | None, *, url: str | None, queues: str | None) -> None:
     over their rate. They become ordinary messages at the end of their queues, and lose nothing: Celery workers wait
     for the eta by themselves. Stop the workers of this kind first, or they park them again.
     """
-    queue = queue_at(app, url, in_memory=IN_MEMORY)
-    if queue.broker_url.startswith("sqlite:") and not Path(path_of(queue.broker_url)).exists():
-        raise click.UsageError(f"There is no file {path_of(queue.broker_url)!r}.")
+    queue = queue_at(app, url, in_memory=IN_MEMORY, results=False)
     names = None if queues is None else [name for each in queues.split(",") if (name := each.strip())]
     try:
         asyncio.run(_run(queue, names))

@@ -44,7 +44,7 @@ def encode_task(message: TaskMessage, *, tag: str, max_size: int | None = None) 
         "chord": message.chord,
     }
     body, encoding = encode_content([message.args, message.kwargs, embed], message.content_type, message.security)
-    headers = _headers(message)
+    headers = headers_of(message)
     if message.compression is not None:
         if max_size is not None and len(body) > max_size:
             raise PayloadTooLarge(
@@ -114,7 +114,8 @@ def decode_task(
     return _message(found, headers, (list(args), kwargs, embed), security)
 
 
-def _headers(message: TaskMessage) -> dict[str, Any]:
+def headers_of(message: TaskMessage) -> dict[str, Any]:
+    """As they travel; what a client always fills in is filled in."""
     argsrepr, kwargsrepr = message.argsrepr, message.kwargsrepr
     headers: dict[str, Any] = {
         "lang": "py",

@@ -9,9 +9,9 @@ Rejected        FAILURE, unless requeued   to the dead letters, or to the tail o
 GivenUp         FAILURE                    to the dead letters
 Revoked         REVOKED                    acknowledged
 Interrupted     -                          back to the front of its queue
+Traced          - (stored already)         as its outcome says, without the follow-ups
 
 What else follows of a success, or of an end that is none and final, is in `followups.py`.
-Traced          - (stored already)         as its outcome says, without the follow-ups
 """
 
 from __future__ import annotations

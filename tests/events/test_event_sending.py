@@ -13,6 +13,7 @@ import pytest
 from faults.proxy import Proxy
 
 from aioretryq import EncodeError, TaskQueue
+from aioretryq.canvas.sending import send_signature
 from aioretryq.protocol import envelope
 from queues import memory_url, soon, until
 
@@ -170,6 +171,16 @@ async def test_clients_tell_what_they_send(url):
         "other",
     )
     assert event["eta"] is not None
+
+
+async def test_a_workflow_tells_each_of_its_messages(url):
+    calls = [{"task": "some.task", "args": [n], "kwargs": {}, "options": {}} for n in range(3)]
+    group = {"task": "celery.group", "args": [], "kwargs": {"tasks": calls}, "options": {}, "subtask_type": "group"}
+    async with TaskQueue(url, task_send_sent_event=True) as queue, listening(queue) as heard:
+        await send_signature(queue, group)
+        await soon(queue.connections.events.flush(5))
+        await until(lambda: len(heard) >= len(calls))
+    assert [event["args"] for event in told(heard)] == ["(0,)", "(1,)", "(2,)"]
 
 
 async def test_clients_tell_nothing_unless_asked():
