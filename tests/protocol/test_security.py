@@ -32,13 +32,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ours(folder):
-    return identity(folder, "ours", folder / "store")
+def known(folder):
+    """Both are there before anybody looks: a store is read once in the life of a process."""
+    return {name: identity(folder, name, folder / "store") for name in ("ours", "theirs")}
 
 
 @pytest.fixture(scope="module")
-def theirs(folder, ours):
-    return identity(folder, "theirs", folder / "store")
+def ours(known):
+    return known["ours"]
+
+
+@pytest.fixture(scope="module")
+def theirs(known):
+    return known["theirs"]
 
 
 @pytest.fixture(scope="module")
