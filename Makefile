@@ -8,14 +8,17 @@ BIN := $(VENV)/bin
 AT_ONCE ?= -n auto --dist worksteal
 PYTEST_ARGS ?=
 FAULTS_ARGS ?=
+BENCH_ARGS ?= all
 
-.PHONY: help demo test check bench format soak faults matrix mixed-soak docs clean
+.PHONY: help demo test check bench bench-growth bench-check format soak faults matrix mixed-soak docs clean
 
 help:
 	@echo "make demo    run the main job on an SQLite file: no server needed"
 	@echo "make test    install what the tests need, a Redis server included, and run them"
 	@echo "make check   ruff, mypy --strict, layers test"
-	@echo "make bench   benchmarks against other task queues, as ratios"
+	@echo "make bench   benchmarks against other task queues, as ratios; BENCH_ARGS='drain io --repeat 1'"
+	@echo "make bench-growth  how aioretryq's figures change with the size of things, as plots in docs/images"
+	@echo "make bench-check  whether a task costs more calls, commands or bytes than benchmarks/baseline.json says"
 	@echo "make soak    the long runs that 'make test' leaves out; SOAK_SECONDS=600 SOAK_SEED=..."
 	@echo "make faults  every fault at full size, ten times, as a table; FAULTS_ARGS='--rounds 1 --only sigkill'"
 	@echo "make matrix  clients and workers of both kinds, Celery's and ours, as a table"
@@ -52,8 +55,19 @@ check: $(VENV)/.test $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/architecture
 
+# Every other task queue gets an environment of its own under .venv-bench.
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks all
+	sh tests/install_redis.sh $(BIN)/python
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-growth: $(VENV)/.bench
+	sh tests/install_redis.sh $(BIN)/python
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.growth plot
+
+bench-check: $(VENV)/.bench
+	@sh tests/install_redis.sh $(BIN)/python
+	$(BIN)/python -m benchmarks.check
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .
@@ -65,7 +79,7 @@ docs: $(VENV)/.demo
 	$(BIN)/aioretryq settings --celery --markdown >> docs/migrating-from-celery.md
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,12 +1,10 @@
 """An awaitable Celery: an asyncio task queue that speaks Celery's message protocol."""
 
+from typing import TYPE_CHECKING
+
 from aioretryq.app import TaskQueue
 from aioretryq.config import Settings
 from aioretryq.context import Request, current_task
-from aioretryq.control import Inspect, RemoteControl, Replies
-from aioretryq.custom_commands import CommandState
-from aioretryq.dead import DeadLetters
-from aioretryq.dead_messages import DeadMessage
 from aioretryq.errors import (
     AioretryqError,
     BackendError,
@@ -24,6 +22,7 @@ from aioretryq.errors import (
     MaxRetriesExceededError,
     NotOpenError,
     NotRegistered,
+    PartlySent,
     PayloadTooLarge,
     ProtocolError,
     PublishError,
@@ -39,15 +38,48 @@ from aioretryq.errors import (
     UnknownSettingError,
     WorkerLostError,
 )
-from aioretryq.events import Event, EventReceiver
-from aioretryq.execution import ExceptionInfo
-from aioretryq.group_result import GroupResult
+from aioretryq.lazy import later
 from aioretryq.queues import Broadcast, Queue
 from aioretryq.registration import shared_task
-from aioretryq.result import AsyncResult, EagerResult, Update
 from aioretryq.retry import IntervalPolicy, RetryPolicy, retrying
 from aioretryq.task import Task
-from aioretryq.worker import Worker
+
+if TYPE_CHECKING:
+    from aioretryq.control import Inspect, RemoteControl, Replies
+    from aioretryq.custom_commands import CommandState
+    from aioretryq.dead import DeadLetters
+    from aioretryq.dead_messages import DeadMessage
+    from aioretryq.events import Event, EventReceiver
+    from aioretryq.execution import ExceptionInfo
+    from aioretryq.group_result import GroupResult
+    from aioretryq.result import AsyncResult, EagerResult, Update
+    from aioretryq.worker import Worker
+
+LATER = {
+    "AsyncResult": "aioretryq.result:AsyncResult",
+    "CommandState": "aioretryq.custom_commands:CommandState",
+    "DeadLetters": "aioretryq.dead:DeadLetters",
+    "DeadMessage": "aioretryq.dead_messages:DeadMessage",
+    "EagerResult": "aioretryq.result:EagerResult",
+    "Event": "aioretryq.protocol.event:Event",
+    "EventReceiver": "aioretryq.events.receiving:EventReceiver",
+    "ExceptionInfo": "aioretryq.execution:ExceptionInfo",
+    "GroupResult": "aioretryq.group_result:GroupResult",
+    "Inspect": "aioretryq.control:Inspect",
+    "RemoteControl": "aioretryq.control:RemoteControl",
+    "Replies": "aioretryq.control:Replies",
+    "Update": "aioretryq.result:Update",
+    "Worker": "aioretryq.worker:Worker",
+}
+"""Public names whose modules are imported when somebody asks for them: see `lazy.py`."""
+
+if not TYPE_CHECKING:  # a type checker would take it that every name exists
+    __getattr__ = later(__name__, LATER)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})
+
 
 __version__ = "0.1.0"
 
@@ -80,6 +112,7 @@ __all__ = [
     "MaxRetriesExceededError",
     "NotOpenError",
     "NotRegistered",
+    "PartlySent",
     "PayloadTooLarge",
     "ProtocolError",
     "PublishError",

@@ -6,52 +6,71 @@ import asyncio
 import functools
 import logging
 import os
-import time
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from aioretryq import eager
 from aioretryq.backends.disabled import DisabledBackend
-from aioretryq.calling import CallOptions, compose
-from aioretryq.canvas.builtin import BUILTIN
-from aioretryq.celery_settings.translation import settings_from_celery
 from aioretryq.config import DEFAULT_URL, Settings
-from aioretryq.connections import Connections
-from aioretryq.context import current_run
-from aioretryq.control import RemoteControl
-from aioretryq.custom_commands import Commands
-from aioretryq.dead import DeadLetters
 from aioretryq.errors import (
     NotOpenError,
     NotRegistered,
     did_you_mean,
 )
-from aioretryq.events.receiving import EventReceiver
-from aioretryq.exchanging import packed
-from aioretryq.group_result import GroupResult, result_from_tuple
-from aioretryq.linking import with_signatures
+from aioretryq.lazy import Lazy
 from aioretryq.protocol.clock import Clock
-from aioretryq.protocol.result import ResultDocument
-from aioretryq.protocol.security import security_for
-from aioretryq.protocol.task import decode_task
-from aioretryq.publishing import Terms
 from aioretryq.registration import NEWEST, SHARED, BoundDecorator, Decorator, make_task
-from aioretryq.result import AsyncResult
-from aioretryq.routing import check_routes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Unpack
 
+    from aioretryq import (
+        connections,
+        control,
+        custom_commands,
+        dead,
+        group_result,
+        result,
+        sending,
+        sending_many,
+    )
     from aioretryq.backends.consumer import Watch
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
     from aioretryq.calling import CallKeywords
+    from aioretryq.canvas import builtin
+    from aioretryq.celery_settings import translation
+    from aioretryq.connections import Connections
     from aioretryq.context import Request
+    from aioretryq.control import RemoteControl
+    from aioretryq.custom_commands import Commands
+    from aioretryq.dead import DeadLetters
+    from aioretryq.events import receiving
+    from aioretryq.events.receiving import EventReceiver
+    from aioretryq.group_result import GroupResult
     from aioretryq.message import TaskMessage
+    from aioretryq.protocol import familiar, security
+    from aioretryq.protocol import result as result_codec
+    from aioretryq.result import AsyncResult
     from aioretryq.task import AsyncTask, Task
     from aioretryq.task_options import TaskOptions
+else:
+    # What only an open queue needs, and what most programs never do: who defines tasks does not wait for it.
+    builtin = Lazy("aioretryq.canvas.builtin")
+    connections = Lazy("aioretryq.connections")
+    control = Lazy("aioretryq.control")
+    custom_commands = Lazy("aioretryq.custom_commands")
+    dead = Lazy("aioretryq.dead")
+    familiar = Lazy("aioretryq.protocol.familiar")
+    group_result = Lazy("aioretryq.group_result")
+    receiving = Lazy("aioretryq.events.receiving")
+    result = Lazy("aioretryq.result")
+    result_codec = Lazy("aioretryq.protocol.result")
+    security = Lazy("aioretryq.protocol.security")
+    sending = Lazy("aioretryq.sending")
+    sending_many = Lazy("aioretryq.sending_many")
+    translation = Lazy("aioretryq.celery_settings.translation")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,7 +99,6 @@ class TaskQueue:
         self._entered = 0
         self._opening = asyncio.Lock()
         self.clock = Clock()
-        self.commands = Commands()
         NEWEST[:] = [self]
 
     def __repr__(self) -> str:
@@ -109,7 +127,7 @@ class TaskQueue:
         has its default here (true), and the result backend is `disabled`, as it is in Celery.
         """
         return cls(
-            **settings_from_celery(
+            **translation.settings_from_celery(
                 source, namespace=namespace, ignore=ignore, overrides=overrides, environ=os.environ
             )
         )
@@ -127,7 +145,7 @@ class TaskQueue:
 
     def find_task(self, name: str) -> Task[Any, Any]:
         """The task of that name, or NotRegistered with the closest name."""
-        found = self._tasks.get(name) or SHARED.get(name) or BUILTIN.get(name)
+        found = self._tasks.get(name) or SHARED.get(name) or builtin.BUILTIN.get(name)
         if found is None:
             raise NotRegistered(f"There is no task {name!r} here.{did_you_mean(name, self.tasks)}")
         return found
@@ -175,14 +193,18 @@ class TaskQueue:
                 await stack.enter_async_context(enter())
             yield
 
+    @functools.cached_property
+    def _reader(self) -> familiar.Reader:
+        return familiar.Reader()
+
     def decode(self, payload: bytes) -> TaskMessage:
         """The task in a message, if the settings accept it; ProtocolError."""
         conf = self.conf
-        return decode_task(
+        return self._reader.decode(
             payload,
             accept_content=conf.accept_content,
             max_size=conf.max_payload_bytes,
-            security=security_for(conf),
+            security=security.security_for(conf),
         )
 
     # -- calling
@@ -217,37 +239,29 @@ class TaskQueue:
         options: Mapping[str, Any],
     ) -> AsyncResult[Any]:
         """What `send_task` and `apply_async` share."""
-        call = CallOptions.of(with_signatures(options, name), name)
-        if self.conf.task_always_eager:
-            return await eager.apply(
-                task or self.find_task(name),
-                args or (),
-                kwargs or {},
-                {"task_id": call.task_id, "headers": call.headers},
-            )
-        check_routes(self.conf.task_routes)
-        run = current_run.get()
-        caller = run.request if run is not None else None
-        message = compose(
-            name, (args or (), kwargs or {}), call, task=task, settings=self.conf, caller=caller, now=time.time()
-        )
-        await self.connections.publish(message, packed(message, self.conf), Terms.of(call, self.conf))
-        result: AsyncResult[Any] = AsyncResult(message.id, self)
-        result.ignored = bool(message.ignore_result)
-        result.just_sent = True
-        if caller is not None and run is not None and run.task.trail:
-            caller.children.append(result.as_tuple())
-        return result
+        return await sending.send(self, name, args, kwargs, task=task, options=options)
+
+    async def send_many(
+        self,
+        name: str,
+        calls: Iterable[Sequence[Any] | Mapping[str, Any]],
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        task: Task[Any, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Sequence[AsyncResult[Any]]:
+        """`Task.delay_many` of a task by its name; `options` are those of `send_task`."""
+        return await sending_many.send_many(self, name, calls, kwargs, task=task, options=options or {})
 
     # -- results
 
     def result_from_tuple(self, data: Any) -> AsyncResult[Any] | GroupResult:
         """The result, or group of results, that `as_tuple` has described."""
-        return result_from_tuple(data, self)
+        return group_result.result_from_tuple(data, self)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:
         """The result of a task that was sent earlier, from anywhere."""
-        return AsyncResult(task_id, self)
+        return result.AsyncResult(task_id, self)
 
     async def revoke(self, task_id: str, *, terminate: bool = False) -> None:
         """See `AsyncResult.revoke`."""
@@ -256,7 +270,12 @@ class TaskQueue:
     @property
     def control(self) -> RemoteControl:
         """Ask running workers, of both kinds, and tell them what to do."""
-        return RemoteControl(self)
+        return control.RemoteControl(self)
+
+    @functools.cached_property
+    def commands(self) -> Commands:
+        """What `control_command` and `inspect_command` have added."""
+        return custom_commands.Commands()
 
     @overload
     def control_command(self, function: F, /) -> F: ...
@@ -281,7 +300,7 @@ class TaskQueue:
 
     async def store_state(self, task_id: str, state: str, meta: Any, request: Request) -> None:
         """Store a state that is not final; see `Task.update_state`."""
-        document = ResultDocument(task_id=task_id, status=state, result=meta, children=request.children)
+        document = result_codec.ResultDocument(task_id=task_id, status=state, result=meta, children=request.children)
         await self.results.store([self.results.record(document)])
 
     @property
@@ -294,13 +313,12 @@ class TaskQueue:
         backend = self.results.backend
         return None if isinstance(backend, DisabledBackend) else backend.display_url
 
-    @contextmanager
-    def watch(self, task_id: str, *, just_sent: bool = False) -> Iterator[Watch]:
-        """See the documents of a task's result as they come."""
-        if isinstance(self.results.backend, DisabledBackend):
-            self.results.backend.listen()  # raises, and says what to set
-        with self.connections.consumer.watch(task_id, just_sent=just_sent) as watch:
-            yield watch
+    def watch(self, task_id: str, *, just_sent: bool = False) -> Watch:
+        """See the documents of a task's result as they come: `with queue.watch(task_id) as watch`."""
+        connections = self.connections
+        if isinstance(connections.results.backend, DisabledBackend):
+            connections.results.backend.listen()  # raises, and says what to set
+        return connections.consumer.watch(task_id, just_sent=just_sent)
 
     def events(self, *types: str) -> EventReceiver:
         """Watch what workers and clients, of this kind and Celery's, tell of themselves and their tasks:
@@ -312,12 +330,12 @@ class TaskQueue:
         `types` are globs; without any everything is heard. Workers tell of tasks with `-E`, clients with
         `task_send_sent_event`.
         """
-        return EventReceiver(self, types)
+        return receiving.EventReceiver(self, types)
 
     @property
     def dead_letters(self) -> DeadLetters:
         """What could not be processed: look at it, replay it, purge it."""
-        return DeadLetters(self)
+        return dead.DeadLetters(self)
 
     # -- opening and closing
 
@@ -348,7 +366,9 @@ class TaskQueue:
         self._forget_finished_loop()
         async with self._opening:
             if self._entered == 0:
-                self._open = await Connections.open(self.broker_url, self.backend_url, self.conf, self.clock)
+                self._open = await connections.Connections.open(
+                    self.broker_url, self.backend_url, self.conf, self.clock
+                )
             self._entered += 1
         return self
 
@@ -357,6 +377,6 @@ class TaskQueue:
     ) -> None:
         self._entered -= 1
         if self._entered == 0 and self._open is not None:
-            connections, self._open = self._open, None
+            opened, self._open = self._open, None
             self._opening = asyncio.Lock()  # the next opening may be on another event loop
-            await connections.close()
+            await opened.close()

@@ -81,7 +81,8 @@ class GroupCommit(Generic[T, R]):
             raise NotOpenError(CLOSED)
         entry: Submission[T, R] = Submission(item)
         self._pending.append(entry)
-        self._wake.set()
+        if len(self._pending) == 1:
+            self._wake.set()
         return entry
 
     async def run(self) -> None:

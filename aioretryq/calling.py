@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
@@ -19,6 +19,7 @@ from aioretryq.protocol.task import format_moment, saferepr
 from aioretryq.rates import check_limits
 from aioretryq.routing import NO_ROUTE, Route, route
 from aioretryq.topology import topology_of
+from aioretryq.value import named_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ REPLY_TO = str(uuid.uuid4())
 """Names this process to senders of results that do not go through a backend; required by the protocol."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class CallOptions:
     """Options of one call, by Celery's names. None takes the task's option, then the route's, then the default."""
 

@@ -13,12 +13,17 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
+from aioretryq.lazy import Lazy
 from aioretryq.queues import read_queues
-from aioretryq.setting_sources import CELERY_ONLY, read_object
 from aioretryq.setting_values import fit, in_words, members_of, read
+
+if TYPE_CHECKING:
+    from aioretryq import setting_sources
+else:
+    setting_sources = Lazy("aioretryq.setting_sources")  # Celery's settings, too: only `load` and mistakes need them
 
 ENV_PREFIX = "AIORETRYQ_"
 DEFAULT_URL = "sqlite:///aioretryq.sqlite3"
@@ -33,7 +38,7 @@ def setting(default: Any, doc: str, *, at_least: float | None = None, at_most: f
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)  # URLs hold passwords; and making both takes 2 ms
 class Settings:
     """The configuration of a queue: `queue.conf`. Setting an unknown name or a wrong type raises ConfigError."""
 
@@ -248,8 +253,8 @@ class Settings:
 
         Names of Celery settings that have no meaning here are skipped with a warning.
         """
-        values = read_object(source, HINTS)
-        foreign = sorted(name for name in values if name not in HINTS and name in CELERY_ONLY)
+        values = setting_sources.read_object(source, HINTS)
+        foreign = sorted(name for name in values if name not in HINTS and name in setting_sources.CELERY_ONLY)
         if foreign:
             warnings.warn(
                 f"Celery settings without effect in aioretryq: {', '.join(foreign)}", UserWarning, stacklevel=2
@@ -279,7 +284,7 @@ def table() -> list[tuple[str, str, Any, str]]:
 def check(name: str, value: Any) -> Any:
     """The value as it is stored (an int where a float is wanted becomes one), or ConfigError."""
     if name not in HINTS:
-        if name in CELERY_ONLY:
+        if name in setting_sources.CELERY_ONLY:
             raise UnknownSettingError(f"{name!r} is a setting of Celery that aioretryq does not have; remove it.")
         raise UnknownSettingError(
             f"There is no setting {name!r}.{did_you_mean(name, HINTS)} `aioretryq settings` lists them all."

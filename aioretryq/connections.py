@@ -15,6 +15,7 @@ from aioretryq.backends.store import ResultStore
 from aioretryq.brokers import create_broker
 from aioretryq.events.sending import EventSender
 from aioretryq.exchanging import Exchanging
+from aioretryq.plain_calls import PlainCalls
 from aioretryq.protocol.formats import check_message_formats
 from aioretryq.publishing import Publisher
 
@@ -47,6 +48,7 @@ class Connections:
         self.events = EventSender(broker.bus(), broker.display_url, settings, clock)
         self.exchanges = Exchanging(broker, settings)
         self.publisher = Publisher(self._send, broker.display_url)
+        self.calls = PlainCalls(settings)
         self.consumer = ResultConsumer(results.backend, poll_interval=settings.result_poll_interval)
         self.loop = asyncio.get_running_loop()
         self._stack = stack
@@ -93,6 +95,5 @@ class Connections:
             logger.critical("The queue's background service has failed; close and open it again", exc_info=True)
             raise
 
-    async def _send(self, messages: list[Outgoing]) -> list[None]:
+    async def _send(self, messages: list[Outgoing]) -> None:
         await self.broker.send(await self.exchanges.ready(messages))
-        return [None] * len(messages)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.protocol.saferepr import saferepr
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
@@ -53,6 +54,7 @@ class Request:
     """How often a worker took this attempt's message and died with it or still has it."""
     interruptions: int = 0
     """How often a stopping worker handed this attempt's message back: that costs nothing."""
+    _message: TaskMessage = field(init=False, repr=False, compare=False)
     cancel_reason: str | None = None
     """Why this run is being cancelled: SHUTDOWN, REVOKED or LEASE_LOST. Plain functions, which nobody can cancel,
     may look here; coroutines find it in `CancelledError.args` too."""
@@ -103,39 +105,56 @@ class Request:
         }
 
     @classmethod
-    def of(cls, message: TaskMessage, *, hostname: str | None = None, **known: Any) -> Request:
-        return cls(
-            id=message.id,
-            task=message.task,
-            args=message.args,
-            kwargs=message.kwargs,
-            retries=message.retries,
-            eta=message.eta,
-            expires=message.expires,
-            root_id=message.root_id or message.id,
-            parent_id=message.parent_id,
-            group=message.group,
-            group_index=message.group_index,
-            chord=message.chord,
-            chain=message.chain,
-            callbacks=message.callbacks,
-            errbacks=message.errbacks,
-            origin=message.origin,
-            shadow=message.shadow,
-            stamped_headers=message.stamped_headers,
-            stamps=message.stamps,
-            replaced_task_nesting=message.replaced_task_nesting,
-            hostname=hostname,
-            time_limit=message.time_limit,
-            soft_time_limit=message.soft_time_limit,
-            headers=message.headers,
-            reply_to=message.reply_to,
-            correlation_id=message.correlation_id,
-            **known,
+    def of(
+        cls,
+        message: TaskMessage,
+        *,
+        hostname: str | None = None,
+        ignore_result: bool = False,
+        delivery_info: dict[str, Any] | None = None,
+        deliveries: int = 1,
+        interruptions: int = 0,
+    ) -> Request:
+        """Of the run of a message. What the message says is taken over when somebody asks for it: of some thirty
+        fields a run needs five."""
+        request = cls.__new__(cls)
+        request._message = message
+        request.id, request.task, request.args, request.kwargs = (
+            message.id,
+            message.task,
+            message.args,
+            message.kwargs,
         )
+        request.time_limit, request.soft_time_limit = message.time_limit, message.soft_time_limit
+        request.hostname = hostname
+        request.is_eager = request.called_directly = False
+        request.ignore_result = ignore_result
+        request.delivery_info = {} if delivery_info is None else delivery_info
+        request.children = []
+        request.deliveries, request.interruptions = deliveries, interruptions
+        request.cancel_reason = None
+        return request
+
+    if not TYPE_CHECKING:  # all fields are declared
+
+        def __getattr__(self, name: str) -> Any:
+            """A field of the message that nobody has asked for yet."""
+            if name not in _OF_MESSAGE:
+                raise AttributeError(f"'Request' has no attribute {name!r}")
+            value = getattr(self._message, name)
+            if name == "root_id":
+                value = value or self._message.id
+            setattr(self, name, value)
+            return value
 
 
-@dataclass(frozen=True, slots=True)
+_OF_MESSAGE = frozenset(
+    "retries eta expires root_id parent_id group group_index chord chain callbacks errbacks origin "
+    "shadow stamped_headers stamps replaced_task_nesting headers reply_to correlation_id".split()
+)
+
+
+@value
 class Run:
     task: Task[Any, Any]
     request: Request

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
 from aioretryq.protocol.commands import BY_NAME, Command, Kind
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
@@ -29,7 +30,7 @@ class CommandState:
     worker: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CustomCommand:
     described: Command
     function: Function

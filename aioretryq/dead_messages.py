@@ -13,6 +13,7 @@ from aioretryq.protocol import envelope
 from aioretryq.protocol.deadletter import DeadLetter, decode_dead_letter, entry_id, entry_time
 from aioretryq.protocol.moments import parse_moment
 from aioretryq.protocol.task import decode_task, encode_task
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -61,7 +62,7 @@ class Filters(TypedDict, total=False):
     up_to: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Selection:
     """`Filters` at a moment: ages have become a range of ids (after, until]; None is open."""
 
@@ -78,9 +79,9 @@ class Selection:
             names = ", ".join(Filters.__annotations__)
             raise ConfigError(f"Dead letters are not filtered by {unknown[0]!r}, but by {names}.")
         older, newer, until = given.pop("older_than", None), given.pop("newer_than", None), given.pop("up_to", None)
-        for name, value in given.items():
-            if not isinstance(value, str):
-                raise ConfigError(f"{name} of dead letters is a text, not {value!r}.")
+        for name, wanted in given.items():
+            if not isinstance(wanted, str):
+                raise ConfigError(f"{name} of dead letters is a text, not {wanted!r}.")
         after = "" if newer is None else entry_id(now - seconds(newer, "newer_than"), LAST)
         if older is not None:
             limit = entry_id(now - seconds(older, "older_than"), "")

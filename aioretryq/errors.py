@@ -14,6 +14,7 @@
     │   ├── BackendStoreError       a result could not be stored
     │   └── BackendGetMetaError     a result could not be read
     ├── PublishError                a task was not sent, or may not have been (Celery: OperationalError)
+    │   └── PartlySent              some of many calls were sent
     ├── ProtocolError               bytes that are not a message or a result
     │   └── ContentDisallowed       a serializer that `accept_content` does not allow
     ├── EncodeError                 arguments or a result that cannot be serialised
@@ -36,12 +37,16 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
+from aioretryq.lazy import Lazy
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import difflib
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+else:
+    difflib = Lazy("difflib")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -118,6 +123,23 @@ class PublishError(AioretryqError):
     def __init__(self, message: str, *, maybe_sent: bool = True) -> None:
         super().__init__(message)
         self.maybe_sent = maybe_sent
+
+
+class PartlySent(PublishError):
+    """Some calls of `delay_many` were sent, and others not; the reason for the first of those is the `__cause__`.
+
+    `results` are those of the calls that have been sent, in their order. `failed` says of each other one, by its
+    number from 0, why. Of the calls from number `tried` on none was sent.
+    """
+
+    def __init__(
+        self, message: str, *, results: Sequence[Any], failed: Mapping[int, BaseException], tried: int
+    ) -> None:
+        maybe_sent = any(isinstance(error, PublishError) and error.maybe_sent for error in failed.values())
+        super().__init__(message, maybe_sent=maybe_sent)
+        self.results = results
+        self.failed = failed
+        self.tried = tried
 
 
 class ProtocolError(AioretryqError, ValueError):

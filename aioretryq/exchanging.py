@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import NAMESPACE_OID, uuid4, uuid5
+from uuid import NAMESPACE_OID, uuid5
 
-from aioretryq.errors import BrokerError, PayloadTooLarge
+from aioretryq.errors import BrokerError
+from aioretryq.ids import new_id
 from aioretryq.message import Broadcast, Outgoing
-from aioretryq.protocol.task import encode_task
+from aioretryq.protocol.task import encode_task, too_large
 from aioretryq.queues import FANOUT
 from aioretryq.routing import targets
 from aioretryq.topology import BROADCAST_PREFIX, topology_of
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aioretryq")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToExchange(Outgoing):
     """On its way to an exchange: `queue` is the routing key. A broker cannot send it, `Exchanging` makes it ready."""
 
@@ -32,25 +33,21 @@ class ToExchange(Outgoing):
     kind: str = ""
 
 
-def outgoing(message: TaskMessage, body: bytes, tag: str) -> Outgoing:
+def outgoing(message: TaskMessage, body: bytes, tag: str, *, fresh: bool = False) -> Outgoing:
     """The message as it is sent; `body` is what `encode_task` made of it, with the same tag."""
     if not message.exchange:
-        return Outgoing(message.routing_key, body, tag, message.priority)
-    return ToExchange(
-        message.routing_key, body, tag, message.priority, exchange=message.exchange, kind=message.exchange_type
-    )
+        return Outgoing(message.routing_key, body, tag, message.priority, fresh=fresh)
+    to, kind = message.exchange, message.exchange_type
+    return ToExchange(message.routing_key, body, tag, message.priority, fresh=fresh, exchange=to, kind=kind)
 
 
 def packed(message: TaskMessage, settings: Settings) -> Outgoing:
     """The message ready to be sent, under a tag of its own. EncodeError, and PayloadTooLarge, say that it was not."""
-    tag, limit = str(uuid4()), settings.max_payload_bytes
+    tag, limit = new_id(), settings.max_payload_bytes
     payload = encode_task(message, tag=tag, max_size=limit)
     if len(payload) > limit:
-        raise PayloadTooLarge(
-            f"Task {message.task}[{message.id}] was not sent: its message has {len(payload):,} bytes, "
-            f"max_payload_bytes is {limit:,}. Store large data elsewhere and pass its key."
-        )
-    return outgoing(message, payload, tag)
+        raise too_large(f"{message.task}[{message.id}]", "its message has", len(payload), limit)
+    return outgoing(message, payload, tag, fresh=True)
 
 
 class Exchanging:
@@ -112,6 +109,5 @@ def _copy(message: ToExchange, queue: str) -> Outgoing:
     # other's copy. It is the same whenever this message is sent again.
     tag = str(uuid5(NAMESPACE_OID, f"{message.tag} {queue}"))
     body = message.body.replace(message.tag.encode(), tag.encode())
-    return Outgoing(
-        queue, body, tag, message.priority, message.due, message.offered, message.deliveries, message.interruptions
-    )
+    counts = (message.deliveries, message.interruptions)
+    return Outgoing(queue, body, tag, message.priority, message.due, message.offered, *counts, fresh=message.fresh)

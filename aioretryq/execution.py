@@ -76,8 +76,12 @@ async def run_body(
         if task.is_coroutine:
             if started is not None:
                 started()
-            await _call_hook(task, "before_start", threads, request.id, request.args, request.kwargs)
-            return Succeeded(await _with_limit(task, request))
+            if task.hooks:
+                await _call_hook(task, "before_start", threads, request.id, request.args, request.kwargs)
+            soft, hard = _limits(task, request)
+            body = task.run(*request.args, **request.kwargs)
+            # A scope costs microseconds: only tasks that have a limit pay for it.
+            return Succeeded(await (body if soft is None and hard is None else _with_limits(body, soft, hard)))
         return Succeeded(await _in_thread(task, request, threads, started))
     except BaseException as error:
         try:
@@ -104,13 +108,16 @@ def _being_cancelled() -> bool:
     return current is not None and current.cancelling() > 0
 
 
-async def _with_limit(task: Task[Any, Any], request: Request) -> Any:
-    limit = request.time_limit if request.time_limit is not None else task.time_limit
-    soft = request.soft_time_limit if request.soft_time_limit is not None else task.soft_time_limit
-    body = task.run(*request.args, **request.kwargs)
+def _limits(task: Task[Any, Any], request: Request) -> tuple[float | None, float | None]:
+    """Soft and hard limit of a run, in seconds."""
+    soft, hard = request.soft_time_limit, request.time_limit
+    return task.soft_time_limit if soft is None else soft, task.time_limit if hard is None else hard
+
+
+async def _with_limits(body: Any, soft: float | None, limit: float | None) -> Any:
     if soft is not None and soft < (math.inf if limit is None else limit):
         body = soft_limit(body, soft)
-    if limit is None:  # a scope costs microseconds: only tasks that have a limit pay for it
+    if limit is None:
         return await body
     with anyio.move_on_after(limit) as scope:
         return await body

@@ -79,7 +79,8 @@ class GroupResult:
             return [await member.get(timeout=0, **options) for member in self.results]
         with anyio.move_on_after(timeout):
             await raise_failure(parents)
-            return await unless_failed(parents, self._values(options))
+            values = self._values(options)
+            return await (unless_failed(parents, values) if parents else values)
         raise ResultTimeout(f"Group {self.id} was not done within {timeout} s; it goes on all the same.")
 
     async def join(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
+
+from aioretryq.value import named_value, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ Signature = dict[str, Any]
 """A task call as Celery's canvas embeds it: task, args, kwargs, options, subtask_type, immutable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class TaskMessage:
     """One call of a task, as Celery's task protocol 2 describes it (celery/app/amqp.py, as_task_v2).
 
@@ -64,7 +66,7 @@ class TaskMessage:
     """A `protocol.security.Security`: who signs it, where `content_type` is that of signed messages."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outgoing:
     """A payload on its way to a queue.
 
@@ -73,6 +75,9 @@ class Outgoing:
     then. `priority` is 0..9; 0 is served first, as on Celery's Redis transport. `offered`, with `due`: others
     get the first chance; where workers of another kind share the queue, the claim that finds the message due
     puts it there without taking it. `deliveries` and `interruptions` are what is counted of it so far.
+
+    `fresh`: nothing is counted of it, and nobody but the broker object that is given it ever sends that tag; so it
+    suffices that this one tells a repetition.
     """
 
     queue: str
@@ -83,9 +88,10 @@ class Outgoing:
     offered: bool = False
     deliveries: int = 0
     interruptions: int = 0
+    fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """A claimed message. `tag` is the receipt: whoever no longer holds it cannot finish the message.
 
@@ -102,7 +108,7 @@ class Delivery:
     interruptions: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeadEntry:
     """An opaque entry of the dead letters. Ids sort by age as texts (`protocol.deadletter.entry_id`)."""
 
@@ -110,19 +116,21 @@ class DeadEntry:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finish:
     """Acknowledge `delivery` and, in the same atomic step, send what follows from it.
 
-    `dead` is an entry for the dead letters; the original is then kept there instead of being dropped.
+    `dead` is an entry for the dead letters; the original is then kept there instead of being dropped. `result` is
+    stored in that step too; only for a broker that has joined the result backend (`Broker.joins`).
     """
 
     delivery: Delivery
     send: tuple[Outgoing, ...] = ()
     dead: DeadEntry | None = None
+    result: StoredResult | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """What a broker hands a worker: messages it may run, and the revocations (see below) since its last claim."""
 
@@ -130,7 +138,7 @@ class Claim:
     revoked: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Broadcast:
     """A message for everybody who listens to an exchange now; nobody keeps it. `body` is the whole envelope."""
 
@@ -139,7 +147,7 @@ class Broadcast:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Binding:
     """`queue` gets what is sent to `exchange` with `routing_key`; in a topic exchange the key may hold `*` and `#`.
 
@@ -153,7 +161,7 @@ class Binding:
     expires: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredResult:
     """A result document on its way to a backend. `ttl` in seconds; None keeps it for ever."""
 
@@ -166,7 +174,7 @@ class StoredResult:
 # -- chords: a body that is sent when all parts of its header have returned
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChordOpening:
     """A chord whose header is about to be sent: `size` parts return to it. Forgotten after `ttl` seconds."""
 
@@ -175,7 +183,7 @@ class ChordOpening:
     ttl: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChordPart:
     """The result of one part of a header; counted once by task and `index`, however often it returns.
 
@@ -194,7 +202,7 @@ class ChordPart:
     returns: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChordClaim:
     """The right to send a body; `failed` when a failure was told instead."""
 
@@ -206,7 +214,7 @@ class ChordClaim:
 # -- revocations, as they travel in `Broker.revoke`: opaque texts to brokers
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Notice:
     """What is not to run (any more): a task, or all tasks with one of these stamps; `terminate` stops what runs."""
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from aioretryq.value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Succeeded:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """The body raised, and no retry is left or asked for."""
 
@@ -19,7 +21,7 @@ class Failed:
     traceback: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryAsked:
     """Run again at `due` (unix seconds), perhaps with other arguments; `exc` is why."""
 
@@ -31,18 +33,18 @@ class RetryAsked:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ignored:
     """Acknowledge, store nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rejected:
     exc: BaseException
     requeue: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GivenUp:
     """The runtime gives the message up, whatever its body might have done: a failure and a dead letter."""
 
@@ -50,7 +52,7 @@ class GivenUp:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Revoked:
     """Not to be run (any more); `reason` is `revoked`, `expired` or `terminated`."""
 
@@ -62,7 +64,7 @@ class Revoked:
         return "REVOKED"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Interrupted:
     """The message goes back to the front of its queue, and no attempt is counted.
 
@@ -73,7 +75,7 @@ class Interrupted:
     text: str = "SHUTDOWN"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Traced:
     """Another library has run the task, stored its result and sent what follows from it: only the message is left."""
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from aioretryq.backends.store import interval_policy
 from aioretryq.batching import GroupCommit
-from aioretryq.errors import AioretryqError, BrokerError, BrokerUnavailable, PublishError
+from aioretryq.errors import AioretryqError, BrokerError, BrokerUnavailable, NotOpenError, PublishError
+from aioretryq.message import Outgoing
 from aioretryq.outage import Outage
 from aioretryq.retry import PUBLISH_POLICY, IntervalPolicy, retrying
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from aioretryq.batching import Submission
     from aioretryq.calling import CallOptions
     from aioretryq.config import Settings
-    from aioretryq.message import Outgoing
 
 
 NO_REPEAT = 50.0
@@ -27,7 +31,7 @@ NO_REPEAT = 50.0
 60 s, and one that is on its way needs a few."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Terms:
     """Of one sending. It ends after `timeout + wait` seconds at the latest, whatever the server does."""
 
@@ -35,6 +39,10 @@ class Terms:
     timeout: float
     wait: float
     """Seconds to wait for a broker that is gone, once the policy's retries are used up."""
+
+    @property
+    def limit(self) -> float:
+        return self.timeout + self.wait
 
     @classmethod
     def of(cls, call: CallOptions, settings: Settings) -> Terms:
@@ -51,41 +59,77 @@ def _policy(call: CallOptions, settings: Settings) -> IntervalPolicy:
     return base if call.retry_policy is None else interval_policy(call.retry_policy, base, "retry_policy")
 
 
+Parcel = Sequence[Outgoing]
+"""Messages that travel together, and have one fate: to keep account of each of very many would cost too much."""
+
+
+def _size(parcel: Parcel) -> int:
+    return len(parcel[0].body) if len(parcel) == 1 else sum(len(message.body) for message in parcel)
+
+
 class Publisher:
     """Sends the messages of a queue, in batches. `run()` must be running in a task that somebody owns."""
 
     def __init__(
         self,
-        send: Callable[[list[Outgoing]], Awaitable[list[None]]],
+        send: Callable[[list[Outgoing]], Awaitable[object]],
         where: str,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._send = send
         self._where = where
         self._clock = clock
-        self._sends: GroupCommit[Outgoing, None] = GroupCommit(send, size=lambda message: len(message.body))
+        self._sends: GroupCommit[Parcel, None] = GroupCommit(self._commit, size=_size)
+        self._deadlines = Deadlines()
         self.outage = Outage(f"Broker {where}")
 
     async def run(self) -> None:
-        await self._sends.run()
+        try:
+            await self._sends.run()
+        finally:
+            self._deadlines.close()
 
     async def publish(self, message: Outgoing, what: str, terms: Terms) -> None:
         """Returns when the broker has the message; PublishError says why not, and whether that is certain."""
-        sending = _Sending(self._sends, message, self._clock)
-        limit = terms.timeout + terms.wait
+        await self.sent(self.begin([message], what, terms))
+
+    def begin(self, messages: Parcel, what: str, terms: Terms) -> Sending:
+        """Put messages into the next batch, all together. What becomes of them has to be asked of `sent`."""
         try:
-            with anyio.fail_after(limit):
-                await self._persist(sending, terms)
-        except TimeoutError as error:
-            why = f"{self._where} has not confirmed it within {limit:g} s. {sending.failure or ''}".rstrip()
-            raise sending.failed(what, why) from (sending.failure or error)
-        except _TooLate as error:
-            raise sending.failed(what, f"{sending.failure} {error}") from sending.failure
-        except AioretryqError as error:
-            raise sending.failed(what, str(error)) from error
+            sending = Sending(self._sends, messages, what, terms, self._clock)
+        except NotOpenError as error:
+            raise PublishError(f"{what} was not sent: {error}", maybe_sent=False) from error
+        sending.deadline = self._deadlines.watch(sending.entry, terms.limit)
+        return sending
+
+    async def sent(self, sending: Sending) -> None:
+        """As `publish`. Nearly all messages come through at once: nothing is prepared for those that do not."""
+        try:
+            await sending.entry.answer
+        except (AioretryqError, TimeoutError):
+            await self._insist(sending)
         self.outage.up()
 
-    async def _persist(self, sending: _Sending, terms: Terms) -> None:
+    async def _commit(self, parcels: list[Parcel]) -> list[None]:
+        await self._send([message for parcel in parcels for message in parcel])
+        return [None] * len(parcels)
+
+    async def _insist(self, sending: Sending) -> None:
+        """The first attempt has failed; whether it is to be repeated is decided here."""
+        limit = sending.terms.limit
+        try:
+            with anyio.fail_after(max(0.0, sending.deadline - time.monotonic())):
+                await self._persist(sending, sending.terms)
+        except TimeoutError as error:
+            why = f"{self._where} has not confirmed it within {limit:g} s. {sending.failure or ''}".rstrip()
+            raise sending.failed(why) from (sending.failure or error)
+        except _TooLate as error:
+            raise sending.failed(f"{sending.failure} {error}") from sending.failure
+        except AioretryqError as error:
+            raise sending.failed(str(error)) from error
+
+    async def _persist(self, sending: Sending, terms: Terms) -> None:
         try:
             async for attempt in retrying(terms.policy, on=(BrokerUnavailable,)):
                 with attempt:
@@ -98,34 +142,89 @@ class Publisher:
             raise
 
 
+class Deadlines:
+    """Fails what is not answered in time: with one timer for each limit instead of one for each message."""
+
+    def __init__(self) -> None:
+        self._lines: dict[float, deque[tuple[float, Submission[Any, Any]]]] = {}
+        self._timers: dict[float, asyncio.TimerHandle] = {}
+
+    def watch(self, entry: Submission[Any, Any], limit: float) -> float:
+        """Until when, by the monotonic clock."""
+        moment = time.monotonic() + limit
+        line = self._lines.get(limit)
+        if line is None:
+            line = self._lines[limit] = deque()
+            self._timers[limit] = asyncio.get_running_loop().call_later(limit, self._ring, limit)
+        while line and line[0][1].answer.done():  # answered about in the order in which they came
+            line.popleft()
+        line.append((moment, entry))
+        return moment
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._lines.clear()
+        self._timers.clear()
+
+    def _ring(self, limit: float) -> None:
+        line, now = self._lines[limit], time.monotonic()
+        while line and (line[0][1].answer.done() or line[0][0] <= now):
+            line.popleft()[1].fail(TimeoutError())
+        if line:
+            left = max(0.0, line[0][0] - now)
+            self._timers[limit] = asyncio.get_running_loop().call_later(left, self._ring, limit)
+        else:
+            del self._lines[limit], self._timers[limit]
+
+
 class _TooLate(AioretryqError):
     """Another attempt might double the task."""
 
 
-class _Sending:
-    """One message, and what became of the attempts."""
+class Sending:
+    """A parcel, and what became of the attempts; the first one is under way."""
 
-    def __init__(self, sends: GroupCommit[Outgoing, None], message: Outgoing, clock: Callable[[], float]) -> None:
+    __slots__ = (
+        *("_began", "_clock", "_in_doubt_since", "_maybe_sent", "_messages", "_sends", "_what"),
+        *("deadline", "entry", "failure", "terms"),
+    )
+
+    def __init__(
+        self,
+        sends: GroupCommit[Parcel, None],
+        messages: Parcel,
+        what: str,
+        terms: Terms,
+        clock: Callable[[], float],
+    ) -> None:
         self._sends = sends
-        self._message = message
+        self._messages = messages
+        self._what = what
         self._clock = clock
         self._maybe_sent = False
         self._in_doubt_since: float | None = None
+        self._began: float | None = clock()  # until the first attempt has been looked at
+        self.entry = sends.hand_in(messages)
+        self.deadline = 0.0
+        self.terms = terms
         self.failure: BrokerUnavailable | None = None
 
     async def attempt(self) -> None:
+        if self._began is not None:
+            began, self._began = self._began, None
+            return await self._answer(self.entry, began)
         began = self._clock()
         if self._in_doubt_since is None:
-            return await self._try(began)
+            return await self._answer(self._sends.hand_in(self._messages), began)
         left = self._in_doubt_since + NO_REPEAT - began
         if left > 0:
             # Behind other batches it may not be on its way for long.
             with anyio.move_on_after(left):
-                return await self._try(began)
+                return await self._answer(self._sends.hand_in(self._messages), began)
         raise _TooLate(f"It is not tried again after {NO_REPEAT:g} s: the broker might not recognise the repetition.")
 
-    async def _try(self, began: float) -> None:
-        entry = self._sends.hand_in(self._message)
+    async def _answer(self, entry: Submission[Parcel, None], began: float) -> None:
         try:
             await entry.answer
         except BrokerUnavailable as error:
@@ -137,10 +236,10 @@ class _Sending:
             raise
         except BrokerError:
             raise  # refused: not sent
-        except BaseException:  # cancelled, or the queue was closed
+        except BaseException:  # cancelled, too late, or the queue was closed
             self._maybe_sent |= entry.on_its_way
             raise
 
-    def failed(self, what: str, why: str) -> PublishError:
+    def failed(self, why: str) -> PublishError:
         verdict = "may or may not have been sent" if self._maybe_sent else "was not sent"
-        return PublishError(f"{what} {verdict}: {why}", maybe_sent=self._maybe_sent)
+        return PublishError(f"{self._what} {verdict}: {why}", maybe_sent=self._maybe_sent)

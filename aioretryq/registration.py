@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from aioretryq.context import current_run
@@ -100,5 +100,5 @@ def task_name(function: Callable[..., Any]) -> str:
     if module == "__main__":
         main = sys.modules["__main__"]
         spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec is not None else (Path(path).stem if path else module)
+        module = spec.name if spec is not None else (os.path.splitext(os.path.basename(path))[0] if path else module)
     return f"{module}.{function.__name__}"

@@ -96,18 +96,14 @@ class AsyncResult(Generic[R]):
         parents = ancestors(self) if propagate and follow_parents else []
         if timeout is not None and timeout <= 0:
             await raise_failure(parents)
-            if (found := await self._meta()).status in states.FINAL:
-                ready: R | BaseException = self._value(found, propagate)
-                return ready
-        with anyio.move_on_after(timeout):
-            if parents:
-                await raise_failure(parents)
-                document = await unless_failed(parents, self._final())
-            else:
-                document = await self._final()
-            value: R | BaseException = self._value(document, propagate)
-            return value
-        raise ResultTimeout(f"Task {self.id} was not done within {timeout} s; it goes on all the same.")
+            if (document := await self._meta()).status not in states.FINAL:
+                raise self._too_late(timeout)
+        elif parents:
+            document = await self._final_after(parents, timeout)
+        else:
+            document = await self._final(timeout)
+        value: R | BaseException = self._value(document, propagate)
+        return value
 
     async def finished(self) -> None:
         """Wait until the task is done, whatever came of it."""
@@ -132,15 +128,27 @@ class AsyncResult(Generic[R]):
                 if document.status in states.FINAL:
                     return
 
-    async def _final(self) -> ResultDocument:
-        if (known := self.app.results.cached(self.id)) is not None:
+    async def _final(self, timeout: float | None = None) -> ResultDocument:
+        results = self.app.results
+        if (known := results.cached(self.id)) is not None:
             return known
         just_sent, self.just_sent = self.just_sent, False
         with self.app.watch(self.id, just_sent=just_sent) as watch:
+            if timeout is not None:
+                watch.fail_after(timeout, lambda: self._too_late(timeout))
             while True:
-                document = self.app.results.read(self.id, await watch.next())
+                document = results.read(self.id, await watch.next())
                 if document.status in states.FINAL:
                     return document
+
+    async def _final_after(self, parents: Sequence[AsyncResult[Any]], timeout: float | None) -> ResultDocument:
+        with anyio.move_on_after(timeout):
+            await raise_failure(parents)
+            return await unless_failed(parents, self._final())
+        raise self._too_late(timeout)
+
+    def _too_late(self, timeout: float | None) -> ResultTimeout:
+        return ResultTimeout(f"Task {self.id} was not done within {timeout} s; it goes on all the same.")
 
     def _value(self, document: ResultDocument, propagate: bool) -> Any:
         value = value_of(document)
@@ -304,10 +312,14 @@ async def unless_failed(parents: Sequence[AsyncResult[Any]], waiting: Coroutine[
 
 async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Returns when none of them runs any more; what they raise is nobody's concern."""
-    for task in tasks:
+    running = [task for task in tasks if not task.done()]
+    for task in running:
         task.cancel()
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # else asyncio tells of it
     with anyio.CancelScope(shield=True):
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 class EagerResult(AsyncResult[R]):

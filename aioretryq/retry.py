@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
+from aioretryq.value import value
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
@@ -38,7 +40,7 @@ class Policy(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlannedRetry:
     """What is known beforehand of one retry: bounds and mean of its delay, in seconds."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError
 from aioretryq.queues import KINDS
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aioretryq.message import Binding
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """Where to; None leaves it to whoever asks next."""
 

@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from aioretryq import config
-from aioretryq.celery_settings.options import TASK_OPTIONS
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
+from aioretryq.lazy import Lazy
 from aioretryq.rates import check_limits, check_rate
 
 if TYPE_CHECKING:
+    from aioretryq.celery_settings import options as celerys
     from aioretryq.task import Task
+else:
+    celerys = Lazy("aioretryq.celery_settings.options")
 
 OPTIONS: dict[str, Any] = {
     "max_retries": 3,
@@ -123,8 +126,8 @@ CHECKED = (*_EXCEPTIONS, "max_retries", "retry_kwargs", "retry_backoff", "retry_
 
 def check_option(option: str, value: Any, task: str) -> Any:
     """The value of a task option as it is kept, or ConfigError."""
-    if option in TASK_OPTIONS and option not in _KNOWN:
-        note = TASK_OPTIONS[option].note
+    if option not in _KNOWN and option in celerys.TASK_OPTIONS:
+        note = celerys.TASK_OPTIONS[option].note
         raise UnknownSettingError(f"Task {task!r}: Celery's option {option!r} is not supported; remove it. {note}")
     check_options({option: value}, _KNOWN, f"Task {task!r}")
     if option in _EXCEPTIONS:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aioretryq.errors import ConfigError, did_you_mean
 from aioretryq.message import Binding
 from aioretryq.queues import DIRECT, FANOUT, KINDS, TOPIC, Broadcast, Queue
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ BROADCAST_PREFIX = "bcast."
 """How the names of the queues begin that stand for one consumer of a fanout exchange; kombu's, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Address:
     """Where a message is sent to. Without an exchange the routing key is the name of the queue."""
 
@@ -29,7 +30,7 @@ class Address:
     kind: str = DIRECT
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Defaults:
     queue: str
     exchange: str | None

@@ -1,1 +1,1 @@
-"""Benchmarks against other task queues: `python -m benchmarks all`. README.md says how to read them."""
+"""Benchmarks against other task queues: `make bench`, or `python -m benchmarks drain`. See README.md."""

@@ -1,67 +1,73 @@
-"""Aligned tables of absolute values and their ratios to aioretryq's in the same run."""
+"""Tables, as Markdown that is aligned: for the terminal and for files."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import ENTRIES, OURS, installed, missing
+from benchmarks.contenders import CEILING
+from benchmarks.verdicts import MINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from benchmarks.measurements.model import Column, Measurement
-    from benchmarks.runner import Outcome, Row
+    from benchmarks.verdicts import Line, Outcome
+    from benchmarks.workloads.model import Figure, Workload
 
-
-def render(measurement: Measurement, outcomes: Mapping[Row, Outcome]) -> str:
-    """One table. The base of the ratios is the first row of aioretryq that has numbers."""
-    measured = {row: outcome for row, outcome in outcomes.items() if not outcome.failure}
-    base = next((outcome for row, outcome in measured.items() if row.contender == OURS), None)
-    head = ["", *[heading for column in measurement.columns for heading in headings(column)]]
-    body = [[row.label, *cells(measurement, outcome, base)] for row, outcome in measured.items()]
-    failed = [f"{row.label}: {outcome.failure}" for row, outcome in outcomes.items() if outcome.failure]
-    return "\n".join([*aligned([head, *body]), *failed])
+REACHED = {True: "reached", False: "MISSED", None: ""}
 
 
-def headings(column: Column) -> list[str]:
-    return [column.heading, "ratio"] if column.ratio else [column.heading]
+def final(found: Iterable[Line]) -> str:
+    """The whole of it: fastest peer, ours, ratio, bar."""
+    head = ["workload", "figure", "fastest peer", "ours", "times better", "bar", ""]
+    rows, last = [head], None
+    for line in found:
+        peer = "" if line.peer is None else f"{line.peer} {shown(line.peer_value, line.decimals)}"
+        ratio = "" if line.ratio is None else f"{line.ratio:.2f}"
+        title, last = ("" if line.title == last else line.title), line.title
+        ours = shown(line.ours, line.decimals)
+        rows.append([title, line.figure, peer, ours, ratio, line.bar, REACHED[line.reached]])
+    return "\n".join(aligned(rows, left=3))
 
 
-def cells(measurement: Measurement, outcome: Outcome, base: Outcome | None) -> Iterator[str]:
-    for column in measurement.columns:
-        values = values_of(outcome, column.key)
-        yield number(values, column.decimals)
-        if column.ratio:
-            ours = values_of(base, column.key) if base is not None else []
-            yield f"{statistics.median(values) / statistics.median(ours):.2f}" if values and ours else "-"
+def details(workload: Workload, outcomes: Mapping[str, Outcome]) -> str:
+    """Each contender's figures, ours first, the rest by the first figure; then who has none, and why."""
+    first = workload.figures[0]
+    measured = [name for name, outcome in outcomes.items() if outcome.median(first.key) is not None]
+    measured.sort(key=lambda name: (name not in MINE, name != CEILING, rank(first, outcomes[name])))
+    head = ["", *[figure.title for figure in workload.figures]]
+    body = [[name, *[cell(figure, outcomes[name]) for figure in workload.figures]] for name in measured]
+    failed = [f"- {name}: {outcome.failure}" for name, outcome in outcomes.items() if outcome.failure]
+    return "\n".join([*aligned([head, *body], left=1), *(["", *failed] if failed else [])])
 
 
-def values_of(outcome: Outcome, key: str) -> list[float]:
-    return [report[key] for report in outcome.reports if key in report]
+def rank(figure: Figure, outcome: Outcome) -> float:
+    median = outcome.median(figure.key) or 0.0
+    return -median if figure.more_is_better else median
 
 
-def number(values: Sequence[float], decimals: int) -> str:
-    """The median, and if there were several runs that differ, the lowest and the highest."""
+def cell(figure: Figure, outcome: Outcome) -> str:
+    """The median, and if there were several runs, the lowest and the highest."""
+    values = outcome.values(figure.key)
     if not values:
         return "-"
-    text, lowest, highest = (f"{v:,.{decimals}f}" for v in (statistics.median(values), min(values), max(values)))
-    return text if lowest == highest else f"{text} ({lowest}-{highest})"
+    texts = [shown(value, figure.decimals) for value in (statistics.median(values), min(values), max(values))]
+    return texts[0] if texts[1] == texts[2] else f"{texts[0]} ({texts[1]}-{texts[2]})"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The first column to the left, numbers to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for name, *cells in rows:
-        line = [name.ljust(widths[0]), *[cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]]
-        yield "  ".join(line).rstrip()
+def shown(value: float | None, decimals: int) -> str:
+    return "none" if value is None else f"{value:,.{decimals}f}"
 
 
-def surroundings(server: str, names: Sequence[str]) -> str:
-    """Machine and versions: numbers mean nothing without them."""
-    present = [installed(name) for name in ENTRIES if name in names and missing(name) is None]
-    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
-    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return f"{machine} (load {load}), {server}\n{', '.join(present)}"
+def aligned(rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    """The first columns to the left, numbers to the right."""
+    widths = [max(3, *[len(text) for text in column]) for column in zip(*rows, strict=True)]
+    for at, row in enumerate(rows):
+        cells = [
+            text.ljust(width) if column < left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield f"| {' | '.join(cells)} |"
+        if at == 0:
+            rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+            yield f"| {' | '.join(rule)} |"

@@ -1,32 +1,44 @@
-"""The tasks: the same work for everybody. Celery has no coroutines, it gets the same as plain functions."""
+"""The tasks: the same work for everybody. Those without coroutines get the same as plain functions."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-from benchmarks import tally
+from benchmarks import proof
 
 IO_SECONDS = 0.05
 
 
 async def no_op(number: int) -> int:
-    tally.start()
-    return tally.done(number)
+    proof.start(number)
+    return proof.done(number)
 
 
 async def io(number: int) -> int:
-    tally.start()
+    proof.start(number)
     await asyncio.sleep(IO_SECONDS)
-    return tally.done(number)
+    return proof.done(number)
+
+
+async def echo(number: int, text: str) -> str:
+    proof.start(number)
+    proof.done(number)
+    return text
 
 
 def plain_no_op(number: int) -> int:
-    tally.start()
-    return tally.done(number)
+    proof.start(number)
+    return proof.done(number)
 
 
 def plain_io(number: int) -> int:
-    tally.start()
+    proof.start(number)
     time.sleep(IO_SECONDS)
-    return tally.done(number)
+    return proof.done(number)
+
+
+def plain_echo(number: int, text: str) -> str:
+    proof.start(number)
+    proof.done(number)
+    return text

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aioretryq.backends.disabled import DisabledBackend
-from aioretryq.backends.memory import MemoryBackend
-from aioretryq.backends.redis import RedisBackend
-from aioretryq.backends.sqlite import SQLiteBackend
 from aioretryq.errors import ConfigError, did_you_mean
+from aioretryq.lazy import imported
 from aioretryq.setting_values import without_password
 
 if TYPE_CHECKING:
     from aioretryq.backends.base import ResultBackend
     from aioretryq.config import Settings
 
-BUILT_IN: dict[str, Any] = {
-    "memory": MemoryBackend,
-    "sqlite": SQLiteBackend,
-    "redis": RedisBackend,
-    "rediss": RedisBackend,
-    "redis+socket": RedisBackend,
-    "unix": RedisBackend,
-    "disabled": DisabledBackend,
+REDIS = "aioretryq.backends.redis:RedisBackend"
+BUILT_IN = {
+    "memory": "aioretryq.backends.memory:MemoryBackend",
+    "sqlite": "aioretryq.backends.sqlite:SQLiteBackend",
+    "redis": REDIS,
+    "rediss": REDIS,
+    "redis+socket": REDIS,
+    "unix": REDIS,
+    "disabled": "aioretryq.backends.disabled:DisabledBackend",
 }
+"""By scheme: where the backend is. Only the one that is asked for is imported, and its driver with it."""
 DEFAULT_URLS = {
     "memory": "memory://",
     "sqlite": "sqlite:///aioretryq.sqlite3",
@@ -49,9 +47,9 @@ def create_backend(name: str, settings: Settings) -> ResultBackend:
     scheme = url.partition("://")[0].lower()
     for known in (scheme, alias):
         if known in BUILT_IN and "://" in url:
-            backend: ResultBackend = BUILT_IN[known].from_url(url, settings)
+            backend: ResultBackend = imported(BUILT_IN[known]).from_url(url, settings)
             return backend
-    for entry in entry_points(group=ENTRY_POINTS, name=alias):
+    for entry in imported("importlib.metadata:entry_points")(group=ENTRY_POINTS, name=alias):
         found: ResultBackend = entry.load()(url, settings)
         return found
     if alias in GONE:

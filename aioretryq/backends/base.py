@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 class ResultListener(Protocol):
     """One open ear for changes of results. `subscribe` and `receive` may be called concurrently."""
 
-    async def subscribe(self, task_ids: Sequence[str]) -> None:
-        """Returns once every change stored from now on will be seen by `receive`."""
+    async def subscribe(self, task_ids: Sequence[str]) -> bool | None:
+        """Returns once every change stored from now on will be seen by `receive`.
+
+        False: at that moment nothing was stored for any of them, and nobody has to fetch.
+        """
         ...
 
     async def unsubscribe(self, task_ids: Sequence[str]) -> None: ...
@@ -27,6 +30,15 @@ class ResultListener(Protocol):
         Raises `BackendUnavailable` when the connection is lost; then this listener is done, and its owner
         opens a new one and fetches everything awaited. Has to keep being called for `subscribe` to return.
         """
+        ...
+
+
+@runtime_checkable
+class PromptListener(ResultListener, Protocol):
+    """One that need not be waited for: a turn of the event loop is saved for whoever waits."""
+
+    def hear_now(self, hear: Callable[[list[tuple[str, bytes]]], None]) -> None:
+        """From now on changes go there as they come. `receive` only tells when the connection is lost."""
         ...
 
 

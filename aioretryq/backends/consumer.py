@@ -1,20 +1,20 @@
 """Waiting for results: one listener for a whole process, however many wait.
 
 Nobody waits: nothing is subscribed. Somebody waits: fetch, subscribe, and fetch again once the subscription
-is confirmed, so that a result stored in between is not missed. The connection was lost: everything awaited is
-subscribed and fetched again. And because announcements can be lost without a trace, everything awaited is
-also fetched every `poll_interval` seconds.
+is confirmed (unless the backend says with that that nothing is there), so that a result stored in between is not
+missed. The connection was lost: everything awaited is subscribed and fetched again. And because announcements can be
+lost without a trace, everything awaited is also fetched every `poll_interval` seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from aioretryq import states
+from aioretryq.backends.base import PromptListener
 from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
 from aioretryq.outage import Outage
 from aioretryq.protocol.result import status_of
@@ -22,6 +22,7 @@ from aioretryq.retry import RECONNECT_POLICY, retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from types import TracebackType
 
     from aioretryq.backends.base import ResultBackend, ResultListener
     from aioretryq.retry import Attempt
@@ -35,35 +36,68 @@ CHUNK = 1000
 """Ids in one fetch or subscription."""
 
 
+LINGER = 0.1
+"""Seconds that a subscription may outlast its last watch: most end together with others, or as others begin, and
+travel with these. Alone, each would cost a command, and the reading of its confirmation."""
+
+
 class Watch:
-    """What one waiter sees of one task: the newest document, and an event when it changes."""
+    """What one waiter sees of one task inside the `with` block: the newest document, and when it changes."""
 
-    __slots__ = ("changed", "document", "error")
+    # One future while somebody waits, not an Event: nearly every watch waits once.
+    __slots__ = ("_changed", "_consumer", "_error", "_timer", "_waiter", "document", "final", "just_sent", "task_id")
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: ResultConsumer, task_id: str, just_sent: bool) -> None:
+        self.task_id = task_id
+        self.just_sent = just_sent
         self.document: bytes | None = None
-        self.error: Exception | None = None
-        self.changed = asyncio.Event()
+        self.final = False
+        self._consumer = consumer
+        self._error: Exception | None = None
+        self._changed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    def see(self, document: bytes) -> None:
-        if document != self.document:
-            self.document = document
-            self.changed.set()
+    def __enter__(self) -> Self:
+        self._consumer.add(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._consumer.remove(self)
+
+    def see(self, document: bytes, *, final: bool) -> None:
+        # An announcement may overtake a fetch that was answered earlier: final stays final.
+        if not self.final and document != self.document:
+            self.document, self.final = document, final
+            self._change()
 
     async def next(self) -> bytes:
         """Wait for a document that was not returned yet. Intermediate ones may be skipped.
 
         NotOpenError when the queue is closed meanwhile.
         """
-        await self.changed.wait()
-        self.changed.clear()
-        if self.document is None or self.error is not None:
-            raise self.error or AssertionError("a change without a document")
+        while not self._changed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self.document is None or self._error is not None:
+            raise self._error or AssertionError("a change without a document")
+        self._changed = False
         return self.document
 
     def fail(self, error: Exception) -> None:
-        self.error = error
-        self.changed.set()
+        self._error = error
+        self._change()
+
+    def fail_after(self, seconds: float, error: Callable[[], Exception]) -> None:
+        """A timer instead of a cancel scope around the block: that costs more than the whole watch."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, lambda: self.fail(error()))
+
+    def _change(self) -> None:
+        self._changed = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class ResultConsumer:
@@ -78,31 +112,41 @@ class ResultConsumer:
         self._outage = Outage(f"Result backend {backend.display_url}")
         self._watches: dict[str, set[Watch]] = {}
         self._subscribed: set[str] = set()
+        self._left: set[str] = set()  # not watched since then, perhaps; still subscribed
+        self._leaving: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()  # watches and subscriptions differ
         self._new: dict[str, bool] = {}  # not fetched yet since their first watch; whether they were just sent
         self._closed = False
 
-    @contextmanager
-    def watch(self, task_id: str, *, just_sent: bool = False) -> Iterator[Watch]:
-        """Leaving the block, in whatever way, ends the watch; the last one of an id ends its subscription.
+    def watch(self, task_id: str, *, just_sent: bool = False) -> Watch:
+        """Leaving its block, in whatever way, ends the watch; the last one of an id ends its subscription.
 
         `just_sent` is a hint that there cannot be a result yet.
         """
-        watch = Watch()
+        return Watch(self, task_id, just_sent)
+
+    def add(self, watch: Watch) -> None:
+        """For `Watch` only, as `remove` is."""
         if self._closed:
             watch.fail(NotOpenError(CLOSED))
-        watches = self._watches.setdefault(task_id, set())
-        watches.add(watch)
-        self._new[task_id] = just_sent
+        self._watches.setdefault(watch.task_id, set()).add(watch)
+        self._new[watch.task_id] = watch.just_sent
         self._work.set()
-        try:
-            yield watch
-        finally:
-            watches.discard(watch)
-            if not watches:
-                del self._watches[task_id]
-                self._new.pop(task_id, None)
-                self._work.set()
+
+    def remove(self, watch: Watch) -> None:
+        watches = self._watches[watch.task_id]
+        watches.discard(watch)
+        if watches:
+            return
+        del self._watches[watch.task_id]
+        self._new.pop(watch.task_id, None)
+        self._left.add(watch.task_id)
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(LINGER, self._leave)
+
+    def _leave(self) -> None:
+        self._leaving = None
+        self._work.set()
 
     @property
     def watching(self) -> int:
@@ -127,6 +171,8 @@ class ResultConsumer:
         finally:
             self._closed = True
             self._fail(NotOpenError(CLOSED))
+            if self._leaving is not None:
+                self._leaving.cancel()
 
     def _fail(self, error: Exception) -> None:
         for watch in [watch for watches in self._watches.values() for watch in watches]:
@@ -152,7 +198,7 @@ class ResultConsumer:
         self._outage.up()
 
     async def _serve(self, listener: ResultListener, attempt: Attempt) -> None:
-        self._new.update(dict.fromkeys(self._watches, False))
+        self._new = {**dict.fromkeys(self._watches, False), **self._new}
         self._work.set()
         try:
             async with anyio.create_task_group() as group:
@@ -165,12 +211,18 @@ class ResultConsumer:
                 raise
         finally:
             self._subscribed.clear()
+            self._left.clear()
         raise first  # not `from` the group: its cause is the driver's error
 
     async def _receive(self, listener: ResultListener) -> None:
+        if isinstance(listener, PromptListener):
+            listener.hear_now(self._hear)
         while True:
-            for task_id, document in await listener.receive():
-                self._see(task_id, document)
+            self._hear(await listener.receive())
+
+    def _hear(self, changes: list[tuple[str, bytes]]) -> None:
+        for task_id, document in changes:
+            self._see(task_id, document)
 
     async def _follow(self, listener: ResultListener, attempt: Attempt) -> None:
         """Keep subscriptions equal to watches, in batches."""
@@ -181,35 +233,34 @@ class ResultConsumer:
             # A result that is there already needs no subscription. One of a task that was sent from here a moment
             # ago is hardly there: looking first would only delay the subscription.
             await self._fetch([task_id for task_id, just_sent in new.items() if not just_sent])
-            unknown = [task_id for task_id in new if self._is_open(task_id)]
-            await self._subscribe(listener, unknown)
-            await self._fetch([task_id for task_id in unknown if self._is_open(task_id)])
             await self._unsubscribe(listener)
+            await self._subscribe(listener, [task_id for task_id in new if self._is_open(task_id)])
             self._established(attempt)
 
     async def _subscribe(self, listener: ResultListener, task_ids: list[str]) -> None:
         async def subscribe(chunk: list[str]) -> None:
             self._subscribed.update(chunk)
             try:
-                await listener.subscribe(chunk)
+                may_be_there = await listener.subscribe(chunk)
             except BaseException:
                 self._subscribed.difference_update(chunk)
                 raise
+            if may_be_there is not False:
+                await self._fetch([task_id for task_id in chunk if self._is_open(task_id)])
 
+        await self._fetch([task_id for task_id in task_ids if task_id in self._subscribed])
         for chunk in _chunks([task_id for task_id in task_ids if task_id not in self._subscribed]):
             await self._each(chunk, subscribe)
 
     async def _unsubscribe(self, listener: ResultListener) -> None:
-        for chunk in _chunks([task_id for task_id in self._subscribed if task_id not in self._watches]):
+        left, self._left = self._left, set()
+        for chunk in _chunks([task_id for task_id in left & self._subscribed if task_id not in self._watches]):
             self._subscribed.difference_update(chunk)
             await listener.unsubscribe(chunk)
 
     def _is_open(self, task_id: str) -> bool:
         """Somebody waits, and has not seen the final state yet."""
-        return any(
-            watch.document is None or status_of(watch.document) not in states.FINAL
-            for watch in self._watches.get(task_id, ())
-        )
+        return any(not watch.final for watch in self._watches.get(task_id, ()))
 
     async def _poll(self) -> None:
         while True:
@@ -239,10 +290,10 @@ class ResultConsumer:
             await self._each(task_ids[half:], operation)
 
     def _see(self, task_id: str, document: bytes) -> None:
-        for watch in self._watches.get(task_id, ()):
-            # An announcement may overtake a fetch that was answered earlier: final stays final.
-            if watch.document is None or status_of(watch.document) not in states.FINAL:
-                watch.see(document)
+        if watches := self._watches.get(task_id):
+            final = status_of(document) in states.FINAL
+            for watch in watches:
+                watch.see(document, final=final)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -7,13 +7,13 @@ import heapq
 import math
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from aioretryq import states
 from aioretryq.backends.memory_chords import MemoryChords
 from aioretryq.drivers.wakeup import Wakeup
 from aioretryq.errors import BackendUnavailable, NotOpenError
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _GROUP = "\0group:"  # before the ids of groups: no task's begins like that
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Kept:
     state: str
     document: bytes

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from redis.exceptions import ResponseError
-
 from aioretryq import states
 from aioretryq.backends.redis_chords import RedisChords
-from aioretryq.drivers.redis import DRIVER_ERRORS, RedisServer, close, load_scripts
+from aioretryq.backends.redis_listener import RedisListener
+from aioretryq.drivers.redis import RedisServer, close
+from aioretryq.drivers.redis_line import Line, load_scripts
 from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
 from aioretryq.protocol.stored import status_of
 
@@ -22,10 +20,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from redis.asyncio import Redis
-    from redis.commands.core import AsyncScript
 
     from aioretryq.config import Settings
-    from aioretryq.errors import AioretryqError
+    from aioretryq.drivers.redis_line import Script
     from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
 
 T = TypeVar("T")
@@ -45,8 +42,9 @@ class RedisBackend:
         self._chords = RedisChords(f"{self._prefix}celery-taskset-meta-", ordered=ordered)
         self._connect_within = settings.broker_connection_timeout
         self._answer_within = settings.answer_within
+        self._line: Line | None = None
         self._client: Redis | None = None
-        self._scripts: dict[str, AsyncScript] = {}
+        self._scripts: dict[str, Script] = {}
         self._listeners: set[RedisListener] = set()
 
     @classmethod
@@ -54,24 +52,27 @@ class RedisBackend:
         return cls(url, settings)
 
     async def __aenter__(self) -> Self:
-        client = self._server.client("backend")
+        line = Line(self._server, "backend")
         try:
-            await self._server.check(client)
+            await line.check()
         except BaseException:
-            await close(client)
+            await line.close()
             raise
-        self._client = client
+        self._line, self._client = line, self._server.client("backend")
         self._scripts = load_scripts(
-            client, "aioretryq.backends", "store", "count_parts", "hold_chords", "close_chords"
+            line, "aioretryq.backends", "store", "count_parts", "hold_chords", "close_chords"
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        client, self._client = self._client, None
+        line, client = self._line, self._client
+        self._line = self._client = None
         for listener in tuple(self._listeners):
             await listener.close()
+        if line is not None:
+            await line.close()
         if client is not None:
             await close(client)
 
@@ -100,8 +101,7 @@ class RedisBackend:
         for result, value in zip(results, judged, strict=True):
             life = "" if result.ttl is None else max(1, ceil(result.ttl * 1000))
             args += [life, result.document, value, int(states.stays(states.REVOKED, result.state))]
-        with self._server.errors():
-            reply: bytes = await self._scripts["store"]([self._key(result.task_id) for result in results], args)
+        reply: bytes = await self._scripts["store"]([self.key(result.task_id) for result in results], args)
         return reply
 
     async def _judge(self, results: Sequence[StoredResult], numbers: Sequence[int]) -> dict[int, str]:
@@ -114,18 +114,17 @@ class RedisBackend:
         }
 
     async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:
-        client = self._checked()
+        line = self._checked_line()
         documents: list[Any] = []
         for chunk in _chunks(task_ids):
-            with self._server.errors():
-                documents += await client.mget([self._key(task_id) for task_id in chunk])
+            documents += await line.call("MGET", *[self.key(task_id) for task_id in chunk])
         return documents
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         client = self._checked()
         for chunk in _chunks(task_ids):
             with self._server.errors():
-                await client.delete(*(self._key(task_id) for task_id in chunk))
+                await client.delete(*(self.key(task_id) for task_id in chunk))
 
     async def save_group(self, group_id: str, document: bytes, ttl: float | None) -> None:
         client, key = self._checked(), self._group_key(group_id)
@@ -154,8 +153,7 @@ class RedisBackend:
         self._checked()
         claimed: list[bool] = []
         for chunk in _chunks(parts):
-            with self._server.errors():
-                claimed += await self._chords.count(self._scripts["count_parts"], chunk)
+            claimed += await self._chords.count(self._scripts["count_parts"], chunk)
         return claimed
 
     async def chord_parts(self, group_id: str) -> list[bytes]:
@@ -164,13 +162,11 @@ class RedisBackend:
 
     async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
         self._checked()
-        with self._server.errors():
-            return await self._chords.hold(self._scripts["hold_chords"], claims, hold)
+        return await self._chords.hold(self._scripts["hold_chords"], claims, hold)
 
     async def close_chords(self, claims: Sequence[ChordClaim]) -> None:
         self._checked()
-        with self._server.errors():
-            await self._chords.close(self._scripts["close_chords"], claims)
+        await self._chords.close(self._scripts["close_chords"], claims)
 
     async def cleanup(self) -> int:
         return 0  # the server deletes what has expired
@@ -178,7 +174,7 @@ class RedisBackend:
     @contextlib.asynccontextmanager
     async def listen(self) -> AsyncIterator[RedisListener]:
         self._checked()
-        listener = RedisListener(self._server, self._key(""), self._answer_within)
+        listener = RedisListener(self._server, self.key(""), self._answer_within)
         self._listeners.add(listener)
         try:
             await listener.open(self._connect_within)
@@ -189,162 +185,23 @@ class RedisBackend:
 
     def _checked(self) -> Redis:
         if self._client is None:
-            raise NotOpenError(f"The result backend {self.display_url} is not open; use it inside `async with`.")
+            raise self._not_open()
         return self._client
 
-    def _key(self, task_id: str) -> str:
+    def _checked_line(self) -> Line:
+        if self._line is None:
+            raise self._not_open()
+        return self._line
+
+    def _not_open(self) -> NotOpenError:
+        return NotOpenError(f"The result backend {self.display_url} is not open; use it inside `async with`.")
+
+    def key(self, task_id: str) -> str:
+        """Where the result of a task is, and the channel on which it is announced."""
         return f"{self._prefix}celery-task-meta-{task_id}"
 
     def _group_key(self, group_id: str) -> str:
         return f"{self._prefix}celery-taskset-meta-{group_id}"
-
-
-class RedisListener:
-    """One connection in pub/sub mode.
-
-    Not redis-py's PubSub: that connects and subscribes again by itself when the connection is lost, and what
-    was announced in between is lost without a word.
-    """
-
-    def __init__(self, server: RedisServer, key_prefix: str, answer_within: float) -> None:
-        self._server = server
-        self._connection: Any = server.connection("results")  # untyped in redis-py
-        self._key_prefix = key_prefix
-        self._answer_within = answer_within
-        self._wanted: set[str] = set()
-        # Confirmations come in the order of the commands: for each how many are missing, and who waits.
-        self._unconfirmed: deque[tuple[list[int], asyncio.Future[None]]] = deque()
-        self._sending = asyncio.Lock()
-        self._heard: list[tuple[str, bytes]] = []
-        self._asked = False  # by a PING that is not answered yet
-        self._failure: AioretryqError | None = None
-
-    async def open(self, within: float) -> None:
-        with self._server.errors():
-            async with asyncio.timeout(within):
-                await self._connection.connect()
-
-    async def close(self) -> None:
-        await self._fail(BackendUnavailable(f"The listener on {self._server.display_url} is closed; open a new one."))
-
-    async def subscribe(self, task_ids: Sequence[str]) -> None:
-        wanted = list(dict.fromkeys(task_ids))
-        self._wanted.update(wanted)
-        try:
-            # No deadline of its own: who reads finds out that nobody answers any more.
-            await asyncio.gather(*[await self._ask_for(chunk) for chunk in _chunks(wanted)])
-        except BackendError:
-            self._wanted.difference_update(wanted)
-            raise
-
-    async def _ask_for(self, task_ids: Sequence[str]) -> asyncio.Future[None]:
-        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        confirmed.add_done_callback(_seen)
-        async with self._sending:
-            self._unconfirmed.append(([len(task_ids)], confirmed))
-            await self._send("SUBSCRIBE", *self._channels(task_ids))
-        return confirmed
-
-    async def unsubscribe(self, task_ids: Sequence[str]) -> None:
-        # Not confirmed: what is still announced until the server has read this is dropped here.
-        unwanted = [task_id for task_id in dict.fromkeys(task_ids) if task_id in self._wanted]
-        self._wanted.difference_update(unwanted)
-        async with self._sending:
-            for chunk in _chunks(unwanted):
-                await self._send("UNSUBSCRIBE", *self._channels(chunk))
-
-    async def receive(self) -> list[tuple[str, bytes]]:
-        while not self._heard:
-            reply = await self._read(self._answer_within)
-            if reply is None:
-                reply = await self._break_silence()
-            while reply is not None:
-                self._take(reply)
-                # Zero seconds: all that has arrived already is one batch.
-                reply = await self._read(0) if len(self._heard) < CHUNK else None
-        heard, self._heard = self._heard, []  # kept until here, for receive may be cancelled while it reads on
-        return heard
-
-    async def _break_silence(self) -> Any:
-        """Nothing was announced: is the server still there? A connection may be dead without a word."""
-        if not self._asked:
-            self._asked = True
-            try:
-                async with asyncio.timeout(self._answer_within), self._sending:
-                    await self._send("PING")
-            except TimeoutError as error:  # the other side reads nothing, and the send buffer is full
-                raise await self._fail(self._server.translate(error)) from error
-            return None
-        # A late event loop sees the deadline before the reply.
-        reply = await self._read(0)
-        if reply is None:
-            raise await self._fail(self._server.translate(TimeoutError("no reply to a PING")))
-        return reply
-
-    def _take(self, reply: list[Any]) -> None:
-        if len(reply) != 3:
-            return  # a PONG has done its work by coming
-        kind, channel, content = reply
-        if kind == b"message":
-            task_id = channel.decode().removeprefix(self._key_prefix)
-            if task_id in self._wanted:
-                self._heard.append((task_id, content))
-        elif kind == b"subscribe" and self._unconfirmed:
-            missing, confirmed = self._unconfirmed[0]
-            missing[0] -= 1
-            if not missing[0]:
-                self._unconfirmed.popleft()
-                if not confirmed.done():
-                    confirmed.set_result(None)
-        elif kind == b"refused":
-            _, confirmed = self._unconfirmed.popleft()
-            if not confirmed.done():
-                confirmed.set_exception(content)
-
-    async def _read(self, timeout: float) -> list[Any] | None:
-        """What the server says; None if that is nothing for so long."""
-        if self._failure is not None:
-            raise self._failure
-        try:
-            # Being cancelled here costs nothing: what was read in part is read on the next time.
-            reply: list[Any] | None = await self._connection.read_response(timeout=timeout, disconnect_on_error=False)
-        except DRIVER_ERRORS as error:
-            failure = self._server.translate(error)
-            if not (isinstance(error, ResponseError) and isinstance(failure, BackendError) and self._unconfirmed):
-                raise await self._fail(failure) from error
-            # Not the end of the connection: the oldest command without an answer asked for what is not allowed.
-            failure.__cause__ = error
-            reply = [b"refused", None, failure]
-        if reply is not None:
-            self._asked = False
-        return reply
-
-    async def _send(self, *command: str) -> None:
-        if self._failure is not None:
-            raise self._failure
-        try:
-            await self._connection.send_command(*command)
-        except DRIVER_ERRORS as error:
-            raise await self._fail(self._server.translate(error)) from error
-        except asyncio.CancelledError:
-            # Only with a full send buffer. Half a command may be on its way: this connection is of no more use.
-            await self._fail(BackendUnavailable(f"A command to {self._server.display_url} was broken off."))
-            raise
-
-    def _channels(self, task_ids: Sequence[str]) -> list[str]:
-        return [self._key_prefix + task_id for task_id in task_ids]
-
-    async def _fail(self, failure: AioretryqError) -> AioretryqError:
-        """The first failure stays: whoever still reads or waits for a confirmation gets it too."""
-        self._failure = failure = self._failure or failure
-        while self._unconfirmed:
-            _, confirmed = self._unconfirmed.popleft()
-            if not confirmed.done():
-                confirmed.set_exception(failure)
-        # Without waiting for the other side: closing must be quick, also when the server is gone.
-        with contextlib.suppress(*DRIVER_ERRORS):
-            await self._connection.disconnect(nowait=True)
-        return failure
 
 
 def key_prefix(prefix: str) -> str:
@@ -354,9 +211,3 @@ def key_prefix(prefix: str) -> str:
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
-
-
-def _seen(confirmed: asyncio.Future[None]) -> None:
-    """When sending fails nobody is left to wait for the confirmation; its error is the same and needs no notice."""
-    if not confirmed.cancelled():
-        confirmed.exception()

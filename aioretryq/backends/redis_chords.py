@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis.asyncio import Redis
-    from redis.commands.core import AsyncScript
 
+    from aioretryq.drivers.redis_line import Script
     from aioretryq.message import ChordClaim, ChordOpening, ChordPart
 
 DONE = 300
@@ -45,7 +45,7 @@ class RedisChords:
                 pipe.set(self._key(opening.group_id, ".s"), opening.size, ex=_seconds(opening.ttl) or None)
             await pipe.execute()
 
-    async def count(self, script: AsyncScript, parts: Sequence[ChordPart]) -> list[bool]:
+    async def count(self, script: Script, parts: Sequence[ChordPart]) -> list[bool]:
         keys = [self._key(part.group_id, kind) for part in parts for kind in (".j", ".t", ".s", ".d", "", ".c")]
         args: list[Any] = [int(self._ordered)]
         for part in parts:
@@ -65,11 +65,11 @@ class RedisChords:
             if len(page) < PAGE:
                 return found
 
-    async def hold(self, script: AsyncScript, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+    async def hold(self, script: Script, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
         keys = [self._key(claim.group_id, kind) for claim in claims for kind in (".c", ".s")]
         return flags(await script(keys, [_milliseconds(hold), *(claim.token for claim in claims)])) if claims else []
 
-    async def close(self, script: AsyncScript, claims: Sequence[ChordClaim]) -> None:
+    async def close(self, script: Script, claims: Sequence[ChordClaim]) -> None:
         keys = [self._key(claim.group_id, kind) for claim in claims for kind in (".j", ".t", ".s", ".d", ".c")]
         args: list[Any] = [DONE]
         for claim in claims:

@@ -6,8 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
-from aioretryq import states
 from aioretryq.backends import sqlite_chords
+from aioretryq.backends import sqlite_results as store
 from aioretryq.drivers import doorbell
 from aioretryq.drivers.sqlite import Database, path_of
 from aioretryq.drivers.wakeup import Wakeup
@@ -15,24 +15,16 @@ from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError, Una
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
 
     from aioretryq.config import Settings
     from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
 
-CHUNK = 500
-"""Ids per statement: SQLite builds allow as few as 999 parameters."""
 CLEANED_AT_ONCE = 5000
 """Rows per transaction of a clean-up, so that it does not hold up the workers."""
-DATAGRAMS = 60
-"""More announcements than this may not fit into a listener's buffer; then one says: look at everything."""
-
-TOPIC = "results"
 GROUP = "\0group:"
 """Before the ids of groups, which are kept among the results: no task's id begins like that."""
-FINAL = ", ".join(f"'{state}'" for state in sorted(states.FINAL))
-RUN_TO_ITS_END = ", ".join(f"'{state}'" for state in sorted(states.RUN_TO_ITS_END))
 
 
 class SQLiteListener:
@@ -51,7 +43,7 @@ class SQLiteListener:
 
     async def open(self) -> None:
         await self._bell.open()
-        await self._bell.announce([TOPIC])
+        await self._bell.announce([store.TOPIC])
 
     async def subscribe(self, task_ids: Sequence[str]) -> None:
         for task_id in task_ids:
@@ -87,7 +79,7 @@ class SQLiteListener:
             await self._bell.aclose()
 
     async def _announce(self) -> None:
-        if await self._bell.announce([TOPIC]):
+        if await self._bell.announce([store.TOPIC]):
             self._look_at_all = True
 
     async def _collect(self) -> list[tuple[str, bytes]]:
@@ -97,7 +89,7 @@ class SQLiteListener:
         self._changed, self._look_at_all = set(), False
         wanted, now = list(self._told if look_at_all else changed), self._clock()
         try:
-            found = await self._database.read(lambda connection: dict(_fetch(connection, wanted, now)))
+            found = await self._database.read(lambda connection: dict(store.fetch(connection, wanted, now)))
         except BaseException:
             # Cancelled, as a rule: the next receive() has to tell of them.
             self._changed |= changed
@@ -131,6 +123,11 @@ class SQLiteBackend:
         self._ringer = doorbell.Ringer()
         self._listeners: set[SQLiteListener] = set()
 
+    @property
+    def path(self) -> str:
+        """The file, as an absolute path."""
+        return self._database.path
+
     @classmethod
     def from_url(cls, url: str, settings: Settings) -> Self:
         return cls(path_of(url))
@@ -154,9 +151,9 @@ class SQLiteBackend:
         if not results:
             return []
         now = self._clock()
-        stored, _ = await self._database.write(
+        _, stored = await self._database.write(
             lambda connection: _store(connection, results, now),
-            lambda outcome: self._announce(results, *outcome),
+            lambda outcome: store.announce(self._ringer, outcome[0], results, outcome[1]),
         )
         return stored
 
@@ -164,7 +161,7 @@ class SQLiteBackend:
         if not task_ids:
             return []
         now = self._clock()
-        found = await self._database.read(lambda connection: dict(_fetch(connection, task_ids, now)))
+        found = await self._database.read(lambda connection: dict(store.fetch(connection, task_ids, now)))
         return [found.get(task_id) for task_id in task_ids]
 
     async def forget(self, task_ids: Sequence[str]) -> None:
@@ -228,41 +225,14 @@ class SQLiteBackend:
             self._listeners.discard(listener)
             await listener.aclose()
 
-    def _announce(self, results: Sequence[StoredResult], stored: list[bool], ports: set[int]) -> None:
-        if ports:
-            news = [result.task_id for result, done in zip(results, stored, strict=True) if done]
-            datagrams = doorbell.pack(news)
-            self._ringer.ring(ports, datagrams if len(datagrams) <= DATAGRAMS else [doorbell.ANY])
-
 
 def _store(
     connection: sqlite3.Connection, results: Sequence[StoredResult], now: float
-) -> tuple[list[bool], set[int]]:
-    statement = f"""INSERT INTO results (task_id, state, expires, document) VALUES (?, ?, ?, ?)
-        ON CONFLICT (task_id) DO UPDATE
-        SET state = excluded.state, expires = excluded.expires, document = excluded.document
-        WHERE state NOT IN ({FINAL}) OR expires <= ?
-            OR (state = '{states.REVOKED}' AND excluded.state IN ({RUN_TO_ITS_END}))"""
-    stored = []
-    for result in results:
-        expires = None if result.ttl is None else now + result.ttl
-        row = (result.task_id, result.state, expires, result.document, now)
-        stored.append(connection.execute(statement, row).rowcount == 1)
-    return stored, doorbell.ports(connection, [TOPIC]) if any(stored) else set()
-
-
-def _fetch(connection: sqlite3.Connection, task_ids: Sequence[str], now: float) -> Iterator[tuple[str, bytes]]:
-    for start in range(0, len(task_ids), CHUNK):
-        chunk = task_ids[start : start + CHUNK]
-        marks = ", ".join("?" * len(chunk))
-        yield from _rows(connection, f"task_id IN ({marks}) AND (expires IS NULL OR expires > ?)", [*chunk, now])
-
-
-def _rows(connection: sqlite3.Connection, where: str, values: list[object]) -> Iterable[tuple[str, bytes]]:
-    return connection.execute(f"SELECT task_id, document FROM results WHERE {where}", values)
+) -> tuple[set[int], list[bool]]:
+    stored = store.store(connection, results, now)
+    return store.listeners(connection) if any(stored) else set(), stored
 
 
 def _clean(connection: sqlite3.Connection, now: float) -> int:
     sqlite_chords.clean(connection, now)
-    expired = "SELECT task_id FROM results WHERE expires <= ? LIMIT ?"
-    return connection.execute(f"DELETE FROM results WHERE task_id IN ({expired})", (now, CLEANED_AT_ONCE)).rowcount
+    return store.clean(connection, now, CLEANED_AT_ONCE)

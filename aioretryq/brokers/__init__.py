@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aioretryq.brokers.memory import MemoryBroker
-from aioretryq.brokers.redis import RedisBroker
-from aioretryq.brokers.sqlite import SQLiteBroker
 from aioretryq.errors import ConfigError, did_you_mean
+from aioretryq.lazy import imported
 from aioretryq.setting_values import without_password
 
 if TYPE_CHECKING:
     from aioretryq.brokers.base import Broker
     from aioretryq.config import Settings
 
-BUILT_IN: dict[str, Any] = {
-    "memory": MemoryBroker,
-    "sqlite": SQLiteBroker,
-    "redis": RedisBroker,
-    "rediss": RedisBroker,
-    "redis+socket": RedisBroker,
-    "unix": RedisBroker,
+REDIS = "aioretryq.brokers.redis:RedisBroker"
+BUILT_IN = {
+    "memory": "aioretryq.brokers.memory:MemoryBroker",
+    "sqlite": "aioretryq.brokers.sqlite:SQLiteBroker",
+    "redis": REDIS,
+    "rediss": REDIS,
+    "redis+socket": REDIS,
+    "unix": REDIS,
 }
+"""By scheme: where the broker is. Only the one that is asked for is imported, and its driver with it."""
 NOT_YET = frozenset(
     """amqp amqps pyamqp librabbitmq sentinel sqs gcpubsub kafka confluentkafka zookeeper filesystem mongodb sqla
     sqlalchemy pgmq consul etcd azurestoragequeues azureservicebus qpid slmq pyro""".split()
@@ -35,9 +34,9 @@ def create_broker(url: str, settings: Settings) -> Broker:
     `aioretryq.brokers` under their scheme."""
     scheme = url.partition("://")[0].lower()
     if scheme in BUILT_IN and "://" in url:
-        broker: Broker = BUILT_IN[scheme].from_url(url, settings)
+        broker: Broker = imported(BUILT_IN[scheme]).from_url(url, settings)
         return broker
-    for entry in entry_points(group=ENTRY_POINTS, name=scheme):
+    for entry in imported("importlib.metadata:entry_points")(group=ENTRY_POINTS, name=scheme):
         found: Broker = entry.load()(url, settings)
         return found
     if scheme in NOT_YET:

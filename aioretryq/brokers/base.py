@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from aioretryq.backends.base import ResultBackend
     from aioretryq.message import Binding, Broadcast, Claim, DeadEntry, Delivery, Finish, Outgoing
 
 
@@ -115,10 +116,18 @@ class Broker(Protocol):
         """
         ...
 
-    async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
+    async def finish(self, finishes: Sequence[Finish]) -> list[bool | None]:
         """Acknowledge, send the follow-ups and keep the dead letters: each finish atomically.
 
-        False for a finish whose lease was lost: then nothing of it was done.
+        False for a finish whose lease was lost: then nothing of it was done. None, and nothing done either, where
+        only the backend can tell whether the finish's result may be stored: store it there, then finish without it.
+        """
+        ...
+
+    def joins(self, backend: ResultBackend) -> bool:
+        """Whether this broker and the backend keep what they keep in one place; asked once, of the queue's backend.
+
+        Then finishes may bring their results, stored and announced there as the backend does.
         """
         ...
 

@@ -87,10 +87,13 @@ class MemoryBroker:
             with store.lock:
                 store.waiters.discard(waiter)
 
-    async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
+    def joins(self, backend: object) -> bool:
+        return False  # nothing is gained: there is no way between the two
+
+    async def finish(self, finishes: Sequence[Finish]) -> list[bool | None]:
         store, now = self._checked(), self._clock()
         with store.lock:
-            done = [store.finish(finish, now) for finish in finishes]
+            done: list[bool | None] = [store.finish(finish, now) for finish in finishes]
             if any(finish.send for finish in finishes):
                 store.ring()
         return done

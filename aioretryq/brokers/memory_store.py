@@ -15,6 +15,7 @@ from aioretryq.brokers.memory_bus import Exchanges
 from aioretryq.brokers.parking import as_not_parked
 from aioretryq.brokers.sweep import Sweeps, sweep
 from aioretryq.message import DeadEntry, Delivery
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ TAG_MEMORY = 60.0
 """Seconds for which a tag that was sent is known."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Message:
     queue: str
     body: bytes

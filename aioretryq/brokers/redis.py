@@ -18,10 +18,12 @@ from aioretryq.brokers.redis_bindings import Bindings
 from aioretryq.brokers.redis_bus import RedisBus
 from aioretryq.brokers.redis_channels import Channels
 from aioretryq.brokers.redis_dead import DeadLetters
+from aioretryq.brokers.redis_finishing import RedisResults, script
 from aioretryq.brokers.redis_history import history
-from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, Targets, bucket_of, unacked_suffix
+from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, unacked_suffix
 from aioretryq.brokers.redis_parking import Parking
 from aioretryq.brokers.redis_recovery import Recovery
+from aioretryq.brokers.redis_sending import Sends
 from aioretryq.brokers.redis_session import RedisSession
 from aioretryq.brokers.redis_strange import Strange, read_texts
 from aioretryq.drivers.redis import flags
@@ -29,18 +31,21 @@ from aioretryq.errors import BrokerError, ConfigError
 from aioretryq.message import Claim, Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from redis.asyncio.client import Pipeline
 
+    from aioretryq.brokers.redis_watch import Range
     from aioretryq.config import Settings
     from aioretryq.message import Binding, DeadEntry, Finish, Outgoing
 
 logger = logging.getLogger("aioretryq.broker.redis")
 
-LOOK = 1.0
-"""Longest wait in seconds before a claim should look for itself: see `RedisBroker.wait`."""
+_FINISHED = {ord("0"): False, ord("1"): True, ord("2"): None}
+
+EARLIER: Range = ("-inf", "+inf", 0)
+"""Where parked messages lie that are due before the first one that is known: as long as none is known."""
 
 VISIBILITY_TIMEOUT = 3600.0
 """kombu's default."""
@@ -73,6 +78,8 @@ class RedisBroker:
         )
         self._parking = Parking(self._session, self._keys)
         self._answers = Answers()
+        self._results: RedisResults | None = None
+        self._sends = Sends(self._keys, instance)
         channels = Channels(options, self._session.database)
         self._bus = RedisBus(self._session, self._keys, self._bindings, channels)
         self._dead = DeadLetters(self._session, self._keys, self._answers)
@@ -84,8 +91,8 @@ class RedisBroker:
         self._last_revocation = b"0"
         self._unread = False  # revocations
         self._strange = Strange()
-        self._lower: set[str] = set()
-        self._due: dict[str, float] = {}
+        self._due: dict[str, float] = {}  # when the first one that is parked is, on the clock of this process
+        self._earlier: dict[str, Range] = {}  # where one would lie that is due before it
 
     @classmethod
     def from_url(cls, url: str, settings: Settings) -> Self:
@@ -109,12 +116,9 @@ class RedisBroker:
     async def send(self, messages: Sequence[Outgoing]) -> None:
         if not messages:
             return
-        targets, args = Targets(self._keys), []
-        for message in messages:
-            args += [message.tag, *targets.encode(message)]
         await self._session.declare(message.queue for message in messages)
-        await self._session.run("send", [self._keys.sent, *targets.numbers], [targets.kinds, *args])
-        self._note(messages)
+        with self._sends.script(messages) as (keys, args):
+            await self._session.run("send", keys, args)
 
     async def claim(self, queues: Sequence[str], *, limit: int) -> Claim:
         queues = list(dict.fromkeys(queues)) if limit > 0 else []
@@ -136,7 +140,9 @@ class RedisBroker:
             raise
         due, revoked, runs, bodies, last, unread = reply
         now = time.monotonic()
-        self._due.update({q: now + float(text or "inf") for q, text in zip(queues, due, strict=True)})
+        for queue, (seconds, score, strange_before) in zip(queues, due, strict=True):
+            self._due[queue] = now + float(seconds or "inf")
+            self._earlier[queue] = ("-inf", f"({score.decode()}" if score else "+inf", strange_before)
         self._last_revocation, self._unread = last or self._last_revocation, bool(unread)
         notices, strange = read_texts(revoked)
         self._strange.complain(self._keys.revocations[0], strange)
@@ -146,8 +152,6 @@ class RedisBroker:
         deliveries: list[Delivery] = []
         for number, bucket, count in zip(*[iter(runs)] * 3, strict=True):
             queue = queues[number - 1]
-            if bucket:
-                self._lower.add(self._keys.bucket(queue, bucket))
             for body in bodies[len(deliveries) : len(deliveries) + count]:
                 tag = f"{self._tag_prefix}{first + len(deliveries) + 1:012}:{bucket}"
                 deliveries.append(Delivery(queue, body, tag, bucket, *history(body)))
@@ -168,36 +172,31 @@ class RedisBroker:
         self._unanswered = [claim for claim in self._unanswered if claim not in claims]
 
     async def wait(self, queues: Sequence[str], *, timeout: float) -> None:
-        # Watched is priority 0 of each queue, and a lower priority once a message of it has been seen: each
-        # watch takes a connection, and hardly anyone uses them all. What else may arrive unheard (the first
-        # message of a lower priority, one that another process parked, a revocation) is found by
-        # returning early, every LOOK seconds.
-        watch = self._session.watch
+        # What a claim would find that the last one has not: messages in any list, one that was parked and is due
+        # before all others, revocations.
         if self._unread:
             return
         now = time.monotonic()
-        seconds = min([timeout, LOOK, *(self._due[queue] - now for queue in queues if queue in self._due)])
+        seconds = min([timeout, *(self._due[queue] - now for queue in queues if queue in self._due)])
         if seconds <= 0:
             return
-        keys = [key for queue in queues for key in self._keys.buckets(queue)]
-        tops = {self._keys.bucket(queue, 0) for queue in queues}
-        await watch.wait((key for key in keys if key in tops or key in self._lower), seconds)
+        lists = chain.from_iterable(map(self._keys.buckets, queues))
+        ranges = {self._keys.schedule(queue): self._earlier.get(queue, EARLIER) for queue in queues}
+        ranges[self._keys.revocations[0]] = (f"({self._last_revocation.decode()}", "+inf", 0)
+        await self._session.watch.wait(lists, ranges, seconds)
 
-    async def finish(self, finishes: Sequence[Finish]) -> list[bool]:
+    async def finish(self, finishes: Sequence[Finish]) -> list[bool | None]:
         if not finishes:
             return []
-        targets, args = Targets(self._keys), []
-        for finish in finishes:
-            records = [targets.encode(message) for message in finish.send]
-            if finish.dead is not None:
-                records.append((0, finish.dead.id, finish.dead.content))
-            args += [finish.delivery.tag, len(records), *chain.from_iterable(records)]
         await self._session.declare(message.queue for finish in finishes for message in finish.send)
-        keys = [*self._keys.held, *self._keys.dead, self._keys.finished, *targets.numbers]
-        with self._answers.batch(*(finish.delivery.tag for finish in finishes)) as batch:
-            done = await self._session.run("finish", keys, [targets.kinds, *batch, *args])
-        self._note(message for finish in finishes for message in finish.send)
-        return flags(done)
+        with self._answers.batch(*[finish.delivery.tag for finish in finishes]) as batch:
+            done = await self._session.run("finish", *script(self._keys, finishes, batch, self._results))
+        return [_FINISHED[answer] for answer in done]
+
+    def joins(self, backend: object) -> bool:
+        if isinstance(backend, RedisResults) and backend.display_url == self.display_url:
+            self._results = backend
+        return self._results is not None
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         await self._recovery.requeue(deliveries)
@@ -288,28 +287,10 @@ class RedisBroker:
         return await self._dead.count()
 
     async def exhume(self, taken: Sequence[tuple[str, Outgoing | None]]) -> list[bool]:
-        done = await self._dead.exhume(taken)
-        self._note(message for _, message in taken if message is not None)
-        return done
+        return await self._dead.exhume(taken)
 
     async def trim_dead(self, *, keep: int, before: str) -> int:
         return await self._dead.trim(keep=keep, before=before)
-
-    def _note(self, sent: Iterable[Outgoing]) -> None:
-        """Tell the waiters of this process what the watches cannot hear."""
-        now, wall = time.monotonic(), time.time()
-        for message in sent:
-            if message.queue not in self._due:
-                continue  # nobody here claims from it
-            if message.due is not None:
-                due = self._due[message.queue] = min(self._due[message.queue], now + message.due - wall)
-                news = due < now + LOOK
-            else:
-                key = self._keys.bucket(message.queue, bucket_of(message.priority))
-                news = key != self._keys.bucket(message.queue, 0) and key not in self._lower
-                self._lower.add(key)
-            if news:
-                self._session.ring()
 
 
 def _visibility_timeout(options: dict[str, Any]) -> float:

@@ -7,8 +7,9 @@ when it goes on, it still carries out.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ class Answers:
         self._arrived.append(number)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClaimRange:
     """The tags that one claim may have given: those after `first`, up to `last`."""
 

@@ -136,18 +136,14 @@ class RedisBus:
 
     async def _delete(self, key: str) -> None:
         with self._session.errors():
-            async with self._session.client.pipeline(transaction=False) as pipe:
-                # Ends the blocking read of the watch, whose connection would be busy for some more seconds.
-                pipe.lpush(key, "")
-                pipe.delete(key)
-                await pipe.execute()
+            await self._session.client.delete(key)
 
     async def _empty(self, binding: Binding, ear: Ear) -> None:
         """Move what arrives into the ear, until cancelled; a task, so that nobody cancels it between list and ear."""
         key = self._keys.bucket(binding.queue, 0)
         try:
             while True:
-                await self._session.watch.wait([key], BOUND_AGAIN)
+                await self._session.watch.wait([key], {}, BOUND_AGAIN)
                 with self._session.errors():
                     bodies: Any = await self._session.client.rpop(key, CHUNK)
                 for body in bodies or ():

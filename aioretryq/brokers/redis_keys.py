@@ -65,7 +65,8 @@ class Targets:
     kinds: str = ""
 
     def encode(self, message: Outgoing) -> tuple[int, float | str, bytes]:
-        bucket, body = bucket_of(message.priority), as_counted(message)
+        bucket = bucket_of(message.priority)
+        body = message.body if message.fresh else as_counted(message)
         if message.due is None:
             return self.number(self.keys.bucket(message.queue, bucket), "l"), "", body
         tag = message.tag.encode()

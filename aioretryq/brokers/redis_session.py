@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from aioretryq.brokers.redis_keys import SEP
-from aioretryq.brokers.redis_watch import ListWatch
-from aioretryq.drivers.redis import RedisServer, close, load_scripts
+from aioretryq.brokers.redis_watch import KeyWatch
+from aioretryq.drivers.redis import RedisServer, close
+from aioretryq.drivers.redis_line import Line, load_scripts
 from aioretryq.drivers.redis_pubsub import PubSubConnection
 from aioretryq.errors import BrokerError, BrokerUnavailable, NotOpenError
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from redis.asyncio import Redis
-    from redis.commands.core import AsyncScript
 
     from aioretryq.brokers.redis_keys import Keys
     from aioretryq.config import Settings
+    from aioretryq.drivers.redis_line import Script
 
 logger = logging.getLogger("aioretryq.broker.redis")
 
@@ -54,39 +55,50 @@ class RedisSession:
         self._connect_within = settings.broker_connection_timeout
         self._answer_within = settings.answer_within
         self._keys = keys
+        self._line: Line | None = None
         self._client: Redis | None = None
-        self._watch: ListWatch | None = None
-        self._scripts: dict[str, AsyncScript] = {}
+        self._watch: KeyWatch | None = None
+        self._scripts: dict[str, Script] = {}
         self._declared: set[str] = set()
 
     async def open(self) -> None:
-        client = self._server.client("broker")
+        line = Line(self._server, "broker")
         try:
-            await self._server.check(client)
+            await line.check()
         except BaseException:
-            await close(client)
+            await line.close()
             raise
-        self._client = client
-        self._scripts = load_scripts(client, "aioretryq.brokers", *_SCRIPTS)
-        self._watch = ListWatch(self._server)
+        self._line = line
+        self._scripts = load_scripts(line, "aioretryq.brokers", *_SCRIPTS)
+        self._client = self._server.client("broker")
+        self._watch = KeyWatch(self._server)
 
     async def close(self) -> None:
-        client, watch = self._client, self._watch
-        self._client = self._watch = None
+        line, client, watch = self._line, self._client, self._watch
+        self._line = self._client = self._watch = None
         if watch is not None:
             await watch.close()
+        if line is not None:
+            await line.close()
         if client is not None:
             await close(client)
 
     @property
+    def line(self) -> Line:
+        """For single commands; raises what `errors` makes of the driver's errors."""
+        if self._line is None:
+            raise self._not_open()
+        return self._line
+
+    @property
     def client(self) -> Redis:
-        """For single commands, inside of `errors`."""
+        """For what is rare, inside of `errors`."""
         if self._client is None:
             raise self._not_open()
         return self._client
 
     @property
-    def watch(self) -> ListWatch:
+    def watch(self) -> KeyWatch:
         if self._watch is None:
             raise self._not_open()
         return self._watch
@@ -112,11 +124,10 @@ class RedisSession:
             self._watch.ring()
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        if self._client is None:
+        if self._line is None:
             raise self._not_open()
         try:
-            with self._server.errors():
-                return await self._scripts[script](keys, args)
+            return await self._scripts[script](keys, args)
         except BrokerUnavailable:
             # The server that comes back may have lost everything: write the bindings again.
             self._declared.clear()
@@ -131,18 +142,14 @@ class RedisSession:
         new = self.undeclared(queues)
         if not new:
             return
-        async with self.client.pipeline(transaction=True) as pipe:
-            for queue in new:
-                for key in self._keys.bindings(queue):
-                    # Without the permanent set, kombu 5.7 may sweep the binding away.
-                    pipe.sadd(key, f"{queue}{SEP}{SEP}{queue}")
-            try:
-                with self._server.errors():
-                    await pipe.execute()
-            except (BrokerUnavailable, BrokerError) as error:
-                if not isinstance(error.__cause__, ResponseError):
-                    raise
-                # The server is there but full, or does not let us: messages matter more than bindings.
-                logger.debug("bindings are not written: %s", error)
-                return
+        # Without the permanent set, kombu 5.7 may sweep the binding away.
+        commands = [("SADD", key, f"{queue}{SEP}{SEP}{queue}") for queue in new for key in self._keys.bindings(queue)]
+        try:
+            await self.line.transaction(commands)
+        except (BrokerUnavailable, BrokerError) as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            # The server is there but full, or does not let us: messages matter more than bindings.
+            logger.debug("bindings are not written: %s", error)
+            return
         self._declared.update(new)

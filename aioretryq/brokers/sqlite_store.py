@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from aioretryq.backends import sqlite_results
 from aioretryq.brokers.parking import as_not_parked
+from aioretryq.brokers.sqlite_sends import TAG_MEMORY, Batch
 from aioretryq.brokers.sweep import Sweeps, sweep
 from aioretryq.drivers import doorbell
+from aioretryq.drivers.sqlite import in_lists
 from aioretryq.message import DeadEntry, Delivery
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from aioretryq.message import Finish, Outgoing
+    from aioretryq.message import Finish, Outgoing, StoredResult
 
-TAG_MEMORY = 60.0
-"""Seconds for which a tag that was sent is known."""
+FORGOTTEN_AT_ONCE = 1000
+"""Tags that are over, which one send deletes: after very many sends it is not one that pays for all of them."""
 ADMITTED_AT_ONCE = 1000
 """Parked messages that one claim lets in, so that it stays short when very many are due at once."""
 
+FORGET_TAGS = "DELETE FROM sent WHERE tag IN (SELECT tag FROM sent WHERE expires <= ? LIMIT ?)"
 WAITING = "due IS NULL AND receipt IS NULL"
 LANE = f"FROM messages WHERE queue = ? AND priority = ? AND {WAITING}"
-TAIL = f"(SELECT coalesce(max(position), 0) + 1 {LANE})"
+NEXT = f"""SELECT priority, ? AS rank, position, id, queue, body, redelivered, deliveries, interruptions
+    FROM messages WHERE queue = ? AND {WAITING} ORDER BY priority, position LIMIT ?"""
 FRONT = f"(SELECT coalesce(min(position), 0) - 1 {LANE})"
 
 
@@ -35,36 +42,82 @@ def topic(queue: str) -> str:
     return f"queue:{queue}"
 
 
-def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: float) -> set[int]:
-    connection.execute("DELETE FROM sent WHERE expires <= ?", (now,))
-    for message in messages:
-        fresh = connection.execute("INSERT OR IGNORE INTO sent VALUES (?, ?)", (message.tag, now + TAG_MEMORY))
-        if not fresh.rowcount:
-            continue
-        lane, counts = (message.queue, message.priority), (message.deliveries, message.interruptions)
-        connection.execute(
-            f"""INSERT INTO messages (queue, priority, position, due, body, redelivered, deliveries, interruptions)
-            VALUES (?, ?, {TAIL}, ?, ?, ?, ?, ?)""",
-            (*lane, *lane, message.due, message.body, any(counts), *counts),
-        )
+def send(
+    connection: sqlite3.Connection, messages: Sequence[Outgoing], now: float, batch: Batch | None = None
+) -> set[int]:
+    connection.execute(FORGET_TAGS, (now, FORGOTTEN_AT_ONCE))
+    fresh, names = _unsent(connection, messages, now, batch or Batch("", {}))
+    connection.executemany("INSERT OR REPLACE INTO sent VALUES (?, ?)", [(name, now + TAG_MEMORY) for name in names])
+    tails = _Tails(connection)
+    connection.executemany(
+        """INSERT INTO messages (queue, priority, position, due, body, redelivered, deliveries, interruptions)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        [_row(message, tails) for message in fresh],
+    )
     return doorbell.ports(connection, {topic(message.queue) for message in messages})
+
+
+def _unsent(
+    connection: sqlite3.Connection, messages: Sequence[Outgoing], now: float, batch: Batch
+) -> tuple[list[Outgoing], list[str]]:
+    """Those that were not sent within the last minute, and by which names that will be known of them."""
+    wanted: dict[str, Outgoing] = {}
+    for message in messages:
+        wanted.setdefault(message.tag, message)
+    tags = [tag for tag, message in wanted.items() if not batch.name or batch.by_tag(message)]
+    known: set[str] = set()
+    for marks, names in in_lists([*tags, *(batch.doubts[tag] for tag in tags if tag in batch.doubts)]):
+        query = f"SELECT tag FROM sent WHERE tag IN ({marks}) AND expires > ?"
+        known.update(tag for (tag,) in connection.execute(query, [*names, now]))
+    by_batch = len(tags) < len(wanted)
+    for tag in tags:
+        if tag in known or batch.doubts.get(tag) in known:
+            del wanted[tag]
+    remembered = [tag for tag in tags if tag in wanted]
+    return list(wanted.values()), [*remembered, batch.name] if by_batch else remembered
+
+
+def _row(message: Outgoing, tails: _Tails) -> tuple[object, ...]:
+    queue, priority, due = message.queue, message.priority, message.due
+    counts = message.deliveries, message.interruptions
+    # The place of a parked message is found when it is due.
+    position = tails.next(queue, priority) if due is None else 0
+    return queue, priority, position, due, message.body, any(counts), *counts
+
+
+class _Tails:
+    """Positions at the tails of lanes, in one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._last: dict[tuple[str, int], int] = {}
+
+    def next(self, queue: str, priority: int) -> int:
+        lane = queue, priority
+        if (last := self._last.get(lane)) is None:
+            ((last,),) = self._connection.execute(f"SELECT coalesce(max(position), 0) {LANE}", lane)
+        self._last[lane] = last + 1
+        return last + 1
 
 
 def claim(
     connection: sqlite3.Connection, queues: Sequence[str], limit: int, now: float, until: float
 ) -> list[Delivery]:
-    found: list[tuple[int, int, int, int]] = []
-    for rank, queue in enumerate(dict.fromkeys(queues)):
+    names = list(dict.fromkeys(queues))
+    for queue in names:
         _admit_due(connection, queue, now)
-        rows = connection.execute(
-            f"SELECT priority, position, id FROM messages WHERE queue = ? AND {WAITING} "
-            "ORDER BY priority, position LIMIT ?",
-            (queue, limit),
-        )
-        found.extend((priority, rank, position, number) for priority, position, number in rows)
-    found.sort()
+    rows = [connection.execute(NEXT, (rank, queue, limit)) for rank, queue in enumerate(names)]
+    found = list(itertools.islice(heapq.merge(*rows), limit))
+    for cursor in rows:
+        cursor.close()  # a query that has not ended must not see what follows
     receipt = secrets.token_hex(8)
-    return [_hold(connection, number, receipt, until) for _, _, _, number in found[:limit]]
+    for marks, numbers in in_lists([row[3] for row in found]):
+        update = f"UPDATE messages SET receipt = ?, lease_until = ? WHERE id IN ({marks})"
+        connection.execute(update, [receipt, until, *numbers])
+    return [
+        Delivery(queue, body, f"{number}:{receipt}", priority, bool(redelivered), deliveries + 1, interruptions)
+        for priority, _, _, number, queue, body, redelivered, deliveries, interruptions in found
+    ]
 
 
 def _admit_due(connection: sqlite3.Connection, queue: str, now: float) -> None:
@@ -72,37 +125,51 @@ def _admit_due(connection: sqlite3.Connection, queue: str, now: float) -> None:
         "SELECT id, priority FROM messages WHERE queue = ? AND due <= ? ORDER BY due, id LIMIT ?",
         (queue, now, ADMITTED_AT_ONCE),
     ).fetchall()
+    tails = _Tails(connection)
     connection.executemany(
-        f"UPDATE messages SET due = NULL, position = {TAIL} WHERE id = ?",
-        [(queue, priority, number) for number, priority in due],
+        "UPDATE messages SET due = NULL, position = ? WHERE id = ?",
+        [(tails.next(queue, priority), number) for number, priority in due],
     )
 
 
-def _hold(connection: sqlite3.Connection, number: int, receipt: str, until: float) -> Delivery:
-    connection.execute("UPDATE messages SET receipt = ?, lease_until = ? WHERE id = ?", (receipt, until, number))
-    query = "SELECT queue, body, priority, redelivered, deliveries, interruptions FROM messages WHERE id = ?"
-    queue, body, priority, redelivered, deliveries, interruptions = connection.execute(query, (number,)).fetchone()
-    tag = f"{number}:{receipt}"
-    return Delivery(queue, body, tag, priority, bool(redelivered), deliveries + 1, interruptions)
+def _number(tag: str) -> str:
+    return tag.partition(":")[0]
 
 
-def _held(delivery: Delivery) -> tuple[str, str]:
-    number, _, receipt = delivery.tag.partition(":")
-    return number, receipt
+def _held(connection: sqlite3.Connection, tags: Iterable[str]) -> dict[str, int]:
+    """Those of the receipts that still hold their message, and its number."""
+    held: dict[str, int] = {}
+    for marks, numbers in in_lists([_number(tag) for tag in tags]):
+        query = f"SELECT id, receipt FROM messages WHERE id IN ({marks}) AND receipt IS NOT NULL"
+        held.update((f"{number}:{receipt}", number) for number, receipt in connection.execute(query, numbers))
+    return held
 
 
-def finish(connection: sqlite3.Connection, finishes: Sequence[Finish], now: float) -> tuple[list[bool], set[int]]:
-    done: list[bool] = []
-    follow_ups: list[Outgoing] = []
-    for finish in finishes:
-        query = "DELETE FROM messages WHERE id = ? AND receipt = ?"
-        done.append(connection.execute(query, _held(finish.delivery)).rowcount == 1)
-        if not done[-1]:
-            continue
-        follow_ups.extend(finish.send)
-        if finish.dead is not None:
-            bury(connection, [finish.dead])
-    return done, send(connection, follow_ups, now) if follow_ups else set()
+class Finished(NamedTuple):
+    """What came of finishes: whether each was carried out, whom to ring, and what of the results that came along."""
+
+    done: list[bool | None]
+    ports: set[int]
+    results: list[StoredResult]
+    stored: list[bool]
+    listeners: set[int]
+
+
+def finish(connection: sqlite3.Connection, finishes: Sequence[Finish], now: float) -> Finished:
+    held = _held(connection, [finish.delivery.tag for finish in finishes])
+    mine = [held.pop(finish.delivery.tag, None) for finish in finishes]
+    for marks, numbers in in_lists([number for number in mine if number is not None]):
+        connection.execute(f"DELETE FROM messages WHERE id IN ({marks})", numbers)
+    done: list[bool | None] = [number is not None for number in mine]
+    ours = list(itertools.compress(finishes, done))
+    if dead := [finish.dead for finish in ours if finish.dead is not None]:
+        bury(connection, dead)
+    follow_ups = [message for finish in ours for message in finish.send]
+    ports = send(connection, follow_ups, now) if follow_ups else set()
+    results = [finish.result for finish in ours if finish.result is not None]
+    stored = sqlite_results.store(connection, results, now)
+    listeners = sqlite_results.listeners(connection) if any(stored) else set()
+    return Finished(done, ports, results, stored, listeners)
 
 
 def _put_back(
@@ -115,7 +182,8 @@ def _put_back(
 
 def requeue(connection: sqlite3.Connection, deliveries: Sequence[Delivery]) -> set[int]:
     for delivery in reversed(deliveries):  # the last one put in front is the first
-        _put_back(connection, delivery.queue, delivery.priority, _held(delivery), "interruptions")
+        number, _, receipt = delivery.tag.partition(":")
+        _put_back(connection, delivery.queue, delivery.priority, (number, receipt), "interruptions")
     return doorbell.ports(connection, {topic(delivery.queue) for delivery in deliveries})
 
 
@@ -148,8 +216,10 @@ def recover(connection: sqlite3.Connection, now: float, lease: float, limit: int
 
 
 def extend(connection: sqlite3.Connection, deliveries: Sequence[Delivery], until: float) -> list[bool]:
-    query = "UPDATE messages SET lease_until = ? WHERE id = ? AND receipt = ?"
-    return [connection.execute(query, (until, *_held(delivery))).rowcount == 1 for delivery in deliveries]
+    held = _held(connection, [delivery.tag for delivery in deliveries])
+    for marks, numbers in in_lists(list(held.values())):
+        connection.execute(f"UPDATE messages SET lease_until = ? WHERE id IN ({marks})", [until, *numbers])
+    return [delivery.tag in held for delivery in deliveries]
 
 
 def revoke(connection: sqlite3.Connection, notices: Sequence[str], now: float, expires: float) -> set[int]:
@@ -197,9 +267,10 @@ def unpark(connection: sqlite3.Connection, queue: str, limit: int) -> tuple[int,
         "SELECT id, priority, body FROM messages WHERE queue = ? AND due IS NOT NULL ORDER BY due, id LIMIT ?",
         (queue, max(limit, 0)),
     ).fetchall()
+    tails = _Tails(connection)
     connection.executemany(
-        f"UPDATE messages SET due = NULL, position = {TAIL}, body = ? WHERE id = ?",
-        [(queue, priority, as_not_parked(body), number) for number, priority, body in rows],
+        "UPDATE messages SET due = NULL, position = ?, body = ? WHERE id = ?",
+        [(tails.next(queue, priority), as_not_parked(body), number) for number, priority, body in rows],
     )
     return len(rows), doorbell.ports(connection, {topic(queue)}) if rows else set()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -18,6 +17,7 @@ from aioretryq.context import Request
 from aioretryq.errors import NotRegistered
 from aioretryq.execution import running
 from aioretryq.protocol.signature import TASK, Node
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,14 +30,14 @@ logger = logging.getLogger("aioretryq.task")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failure:
     request: Request
     exc: BaseException
     traceback: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Errback:
     """One to be called here."""
 

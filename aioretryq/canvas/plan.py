@@ -28,6 +28,7 @@ from aioretryq.protocol.signature import (
     merged_options,
     size,
 )
+from aioretryq.value import value
 
 Compose = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], TaskMessage]
 """(task, args, kwargs, options) -> message; options by Celery's names, as a signature has them."""
@@ -55,7 +56,7 @@ class Handle:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Opening:
     """A chord to open before its header is sent; `structure` is the header's result, where parts are groups."""
 
@@ -72,7 +73,7 @@ class Plan:
     """What the sender's own result lists as its children."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Where in a workflow something is: what freezing adds to its options."""
 
@@ -83,7 +84,7 @@ class Place:
     root_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Given:
     """How something is called: what comes before its own arguments, and options that win over its own."""
 

@@ -18,7 +18,7 @@ from celery.app.trace import setup_worker_optimizations
 from aioretryq.celery_bridge.queue import CeleryQueue
 from aioretryq.celery_bridge.settings import queue_settings, without_effect
 from aioretryq.errors import ConfigError
-from aioretryq.worker.worker import node_name
+from aioretryq.worker.names import node_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

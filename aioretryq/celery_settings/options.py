@@ -124,7 +124,7 @@ _POOL = "Coroutines run on the event loop, functions in threads; `--processes` f
 _DAEMON = "Run the worker in the foreground, under systemd, a container or a supervisor."
 _SETTING = "A setting here, for every worker: `task_time_limit`, or the task's own. Of coroutines only."
 _BEAT = "Run `celery beat` as a program of its own."
-_FETCH = "A worker takes what it has room for and nothing more."
+_FETCH = "A worker takes what it has room for, and nothing that does not start within a moment."
 _RECYCLE = "Processes are not replaced; limit memory in the deployment."
 
 WORKER_OPTIONS: dict[str, Row] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
+
+from aioretryq.value import value
 
 
 class Verdict(StrEnum):
@@ -19,7 +20,7 @@ class Verdict(StrEnum):
     DIFFERENT = "different"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Row:
     """A setting of Celery. `note` says how, why, or what to do instead.
 
@@ -75,7 +76,7 @@ _FOREVER = "Reconnects for ever, with growing pauses."
 _LEASE = (
     "What a worker holds is under a lease: it is taken over when the worker is silent, not when a connection is lost."
 )
-_FETCH = "A worker takes what it has room for and nothing more."
+_FETCH = "A worker takes what it has room for, and nothing that does not start within a moment."
 _POOL = "Connections are few and multiplexed; there is no pool to limit."
 _RESULT_TLS = "Becomes part of the URL: `rediss://...?ssl_ca_certs=...`."
 _INTO_BROKER = "Fills in what `broker_url` leaves out."

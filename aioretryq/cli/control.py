@@ -108,7 +108,7 @@ def status(words: tuple[str, ...], *, app: str | None, url: str | None, as_json:
     app, rest = _application(app, words, url)
     if rest:
         raise click.UsageError(f"{rest[0]!r} is not an application; give it as package.module:attribute.")
-    replies = _ask(queue_at(app, url, in_memory=IN_MEMORY), "ping", {}, _target(target))
+    replies = _ask(queue_at(app, url, in_memory=IN_MEMORY, results=False), "ping", {}, _target(target))
     _tell("ping", replies, as_json=as_json, brief=True)
 
 
@@ -119,7 +119,7 @@ def _run(kind: Kind, words: Sequence[str], *, app: str | None, url: str | None, 
         return
     if not rest:
         raise click.UsageError(f"Give a COMMAND; `aioretryq {kind} --list` prints them.")
-    queue = queue_at(app, url, in_memory=IN_MEMORY)
+    queue = queue_at(app, url, in_memory=IN_MEMORY, results=kind == "control")  # who revokes stores results
     command = _command(kind, rest[0], queue, own=options["own"])
     try:
         arguments = _any_arguments(rest[1:]) if command is None else arguments_of(command, list(rest[1:]))

@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +16,7 @@ import click
 from aioretryq.cli.dead_text import Row, details, row, table
 from aioretryq.cli.loading import queue_at
 from aioretryq.errors import AioretryqError
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -219,7 +219,7 @@ def purge(arguments: tuple[str, ...], *, url: str | None, yes: bool, **filters: 
 # -- what the commands share
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Survey:
     """What a command is about to touch, counted before it asks; `ids` or `filters` name just that."""
 

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aioretryq.app import TaskQueue
-from aioretryq.drivers.sqlite import path_of
 from aioretryq.errors import AioretryqError
+from aioretryq.lazy import Lazy
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from aioretryq.celery_bridge.application import CeleryApplication
+    from aioretryq.drivers import sqlite
+else:
+    sqlite = Lazy("aioretryq.drivers.sqlite")
 
 
 def load_queue(path: str) -> TaskQueue:
@@ -116,10 +119,9 @@ def queue_at(
         scheme = queue.broker_url.partition("://")[0].lower()
         if scheme == "memory":
             raise click.UsageError(in_memory)
-        if existing and scheme == "sqlite" and not Path(path_of(queue.broker_url)).exists():
+        if existing and scheme == "sqlite" and not Path(path := sqlite.path_of(queue.broker_url)).exists():
             raise click.UsageError(
-                f"There is no file {path_of(queue.broker_url)!r}. Name the broker with --url, AIORETRYQ_URL or "
-                "APP:QUEUE."
+                f"There is no file {path!r}. Name the broker with --url, AIORETRYQ_URL or APP:QUEUE."
             )
     except AioretryqError as error:
         raise click.UsageError(str(error)) from error

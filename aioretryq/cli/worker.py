@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.util
 import logging
 import os
@@ -17,21 +16,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 import click
 
-from aioretryq.celery_settings.options import WORKER_OPTIONS
 from aioretryq.cli.loading import load_celery, load_queue
 from aioretryq.errors import AioretryqError, ConfigError
-from aioretryq.worker import Worker
-from aioretryq.worker.supervisor import Lifeline, Supervisor
-from aioretryq.worker.worker import node_name
+from aioretryq.lazy import Lazy, imported
+from aioretryq.worker.names import node_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from aioretryq.app import TaskQueue
     from aioretryq.celery_bridge.application import CeleryApplication
-
-# Not on Windows or PyPy; asyncio's own loop does there.
-uvloop: Any = importlib.import_module("uvloop") if importlib.util.find_spec("uvloop") else None
+    from aioretryq.celery_settings import options as celerys
+    from aioretryq.worker import supervised, supervisor
+    from aioretryq.worker import worker as single
+    from aioretryq.worker.supervisor import Lifeline
+    from aioretryq.worker.worker import Worker
+else:
+    # One process is a supervisor or a worker; it has neither to wait for the other, nor to keep it in memory.
+    celerys = Lazy("aioretryq.celery_settings.options")
+    single = Lazy("aioretryq.worker.worker")
+    supervised = Lazy("aioretryq.worker.supervised")
+    supervisor = Lazy("aioretryq.worker.supervisor")
 
 THREADS_END = 0.5
 """Seconds idle threads get to end."""
@@ -61,7 +66,7 @@ class WorkerCommand(click.Command):
 
 def note_on(option: str) -> str | None:
     """What the table of Celery's options says of this one."""
-    return next((row.note for row in WORKER_OPTIONS.values() if option in row.name.split(", ")), None)
+    return next((row.note for row in celerys.WORKER_OPTIONS.values() if option in row.name.split(", ")), None)
 
 
 @click.command(cls=WorkerCommand)
@@ -84,9 +89,11 @@ def note_on(option: str) -> str | None:
 @click.option("--celery", is_flag=True, help="APP is a Celery application, given as to celery -A.")
 @click.option("--purge", is_flag=True, help="Delete all waiting messages of the queues first; asks before.")
 @click.option("--url", help="Broker URL, instead of the application's.")
-@click.option("--supervised", type=int, hidden=True, help="File descriptor of the connection to the supervisor.")
+@click.option(
+    "--supervised", "descriptor", type=int, hidden=True, help="File descriptor of the connection to the supervisor."
+)
 @click.option("--banner/--no-banner", default=True, hidden=True)
-def worker(app: str, *, processes: int, supervised: int | None, **options: Any) -> None:
+def worker(app: str, *, processes: int, descriptor: int | None, **options: Any) -> None:
     """Run the tasks of APP:QUEUE, such as `myapp.tasks:queue`; with --celery those of a Celery application.
 
     TERM or INT stops gracefully: nothing more is taken, what has not started goes back at once, what runs gets
@@ -96,7 +103,7 @@ def worker(app: str, *, processes: int, supervised: int | None, **options: Any) 
         raise click.BadParameter("it is empty; leave it out for the application's broker.", param_hint="--url")
     options["name"] = chosen_name(options["name"], processes, celery=options["celery"])
     if processes == 1:
-        work(app, lifeline=None if supervised is None else Lifeline(supervised), **options)
+        work(app, lifeline=None if descriptor is None else supervisor.Lifeline(descriptor), **options)
     elif options["url"] is not None and in_memory(options["url"]):
         raise click.UsageError(MEMORY_IS_OF_ONE)
     elif options["purge"]:
@@ -141,8 +148,8 @@ def work(
         options = choose_events(queue, **options)
         if lifeline is not None and in_memory(queue.broker_url):
             raise click.UsageError(MEMORY_IS_OF_ONE)
-        made = (Worker if lifeline is None else SupervisedWorker)(queue, **options)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+        made = (single.Worker if lifeline is None else supervised.SupervisedWorker)(queue, **options)
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
             if purge:
                 with redirect_stdout(stdout):
                     runner.run(purge_queues(queue, made.queues))
@@ -157,6 +164,11 @@ def work(
         raise reason from error
     finally:
         leave_threads_behind()
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the loop: uvloop; not on Windows or PyPy, asyncio's own does there."""
+    return imported("uvloop:new_event_loop") if importlib.util.find_spec("uvloop") else None
 
 
 def load_own(
@@ -243,15 +255,6 @@ def leave(although: str) -> NoReturn:
     os._exit(0 if error is None else 1)
 
 
-class SupervisedWorker(Worker):
-    """A second request to stop does not end the grace, only `now` does: those who stop a unit of systemd signal every
-    process of it, and then the supervisor tells its own, in whatever order that arrives."""
-
-    def stop(self, *, now: bool = False) -> None:
-        if now or not self.stopping:
-            super().stop(now=now)
-
-
 async def serve(
     worker: Worker,
     lifeline: Lifeline | None,
@@ -322,7 +325,7 @@ def supervise(app: str, processes: int, **options: Any) -> int:
         ours = [f"--supervised={descriptor}", "--banner" if first else "--no-banner"]
         return [sys.executable, "-m", "aioretryq", "worker", *arguments, *own, *ours, "--", app]
 
-    return asyncio.run(Supervisor(command, processes).run())
+    return asyncio.run(supervisor.Supervisor(command, processes).run())
 
 
 def numbered(name: str, number: int) -> str:

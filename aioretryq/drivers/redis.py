@@ -6,8 +6,6 @@ import contextlib
 import errno
 import os
 import re
-from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
@@ -29,23 +27,28 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from aioretryq.drivers.redis_connection import NOT_SENT, SocketConnection, TCPConnection, TLSConnection
+from aioretryq.drivers.redis_connection import (
+    NOT_SENT,
+    AnyConnection,
+    SocketConnection,
+    TCPConnection,
+    TLSConnection,
+)
 from aioretryq.errors import AioretryqError, ConfigError, UnavailableError, did_you_mean
 from aioretryq.setting_values import without_password
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from redis.commands.core import AsyncScript
 
     from aioretryq.config import Settings
 
 OLDEST_SERVER = (6, 2)
 """BLMOVE, and RPOP with a count, came with Redis 6.2."""
 
-DRIVER_ERRORS = (RedisError, OSError)
+_VERSION = re.compile(rb"^redis_version:(\d+)\.(\d+)", re.MULTILINE)
 
-AnyConnection = TCPConnection | TLSConnection | SocketConnection
+DRIVER_ERRORS = (RedisError, OSError)
 
 _SCHEMES: dict[str, type[AnyConnection]] = {
     "redis": TCPConnection,
@@ -81,7 +84,7 @@ _PASSING_CODES = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Address:
     """What a Redis URL says: how to connect, and how to show it without the password."""
 
@@ -171,8 +174,8 @@ class RedisServer:
         }
         if address.connection_class is not SocketConnection:
             self._options["socket_keepalive"] = True
-        self._answer_within = settings.answer_within
-        self._connections = settings.redis_max_connections
+        self.answer_within = settings.answer_within
+        self._connections = max(1, settings.redis_max_connections - 1)  # one of them is the adapter's line
         self._unavailable = unavailable
         self._refused = refused
 
@@ -180,39 +183,27 @@ class RedisServer:
         """A client with a pool of its own, for commands that the server may hold back for `block` seconds."""
         pool = BlockingConnectionPool(
             max_connections=connections or self._connections,
-            timeout=self._answer_within,
+            timeout=self.answer_within,
             connection_class=self._connection_class,
-            socket_timeout=self._answer_within + block,
+            socket_timeout=self.answer_within + block,
             client_name=f"aioretryq:{role}",
             **self._options,
         )
         return Redis.from_pool(pool)
 
-    def connection(self, role: str) -> AnyConnection:
-        """A single connection, not yet connected, that reads for as long as it takes."""
-        return self._connection_class(socket_timeout=None, client_name=f"aioretryq:{role}", **self._options)
+    def connection(self, role: str, answer_within: float | None = None) -> AnyConnection:
+        """A single connection, not yet connected; without a deadline it reads for as long as it takes."""
+        return self._connection_class(socket_timeout=answer_within, client_name=f"aioretryq:{role}", **self._options)
 
-    async def check(self, client: Redis) -> None:
-        """Connect; ConfigError if the address, login, database or server version is wrong for us."""
-        try:
-            await client.ping()
-            version = await self._version(client)
-        except DRIVER_ERRORS as error:
-            if is_passing(error):
-                raise self.translate(error) from error
-            raise ConfigError(self._explain(error)) from error
-        if version is not None and version < OLDEST_SERVER:
-            raise ConfigError(
-                f"Redis at {self.display_url} is version {'.'.join(map(str, version))}; aioretryq needs 6.2 or newer."
-            )
+    def misfit(self, error: RedisError | OSError) -> AioretryqError:
+        """An error of the first command: ConfigError if the address, login or database is wrong for us."""
+        return self.translate(error) if is_passing(error) else ConfigError(self._explain(error))
 
-    @staticmethod
-    async def _version(client: Redis) -> tuple[int, ...] | None:
-        try:
-            info = await client.info("server")
-        except ResponseError:
-            return None  # INFO is not for every user (ACL); the scripts will tell
-        return tuple(map(int, str(info["redis_version"]).split(".")[:2]))
+    def check_version(self, info: bytes) -> None:
+        """What the server says of itself; ConfigError if it is too old."""
+        if (found := _VERSION.search(info)) and tuple(map(int, found.groups())) < OLDEST_SERVER:
+            version = b".".join(found.groups()).decode()
+            raise ConfigError(f"Redis at {self.display_url} is version {version}; aioretryq needs 6.2 or newer.")
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -279,12 +270,6 @@ def _is_out_of_files(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def load_scripts(client: Redis, package: str, *names: str) -> dict[str, AsyncScript]:
-    """The Lua scripts packaged in `<package>/lua`; they load themselves again on a server that forgot them."""
-    folder = resources.files(package) / "lua"
-    return {name: client.register_script((folder / f"{name}.lua").read_text()) for name in names}
 
 
 def flags(reply: bytes) -> list[bool]:

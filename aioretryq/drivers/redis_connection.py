@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MasterDownError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -24,6 +25,13 @@ MOMENT = 0.02
 _DEMOTED = (ReadOnlyError, MasterDownError)
 # redis-py has no class for the one, and Redis 6.2 wraps the errors of a script's commands.
 _DEMOTED_CODES = re.compile(r"\b(READONLY|UNBLOCKED|MASTERDOWN)\b")
+
+
+def is_demoted(error: RedisError) -> bool:
+    """Whether a master of the past says that: the connection leads to the wrong server."""
+    return isinstance(error, ResponseError) and (
+        isinstance(error, _DEMOTED) or _DEMOTED_CODES.search(str(error)) is not None
+    )
 
 
 class _Connection(AbstractConnection):
@@ -53,7 +61,7 @@ class _Connection(AbstractConnection):
         try:
             return await self._read_patiently(*args, **options)
         except ResponseError as error:
-            if isinstance(error, _DEMOTED) or _DEMOTED_CODES.search(str(error)):
+            if is_demoted(error):
                 await self.disconnect(nowait=True)
             raise
 
@@ -85,6 +93,28 @@ class _Connection(AbstractConnection):
             writer.transport.abort()
         await super().disconnect(*args, **options)
 
+    def hand_over(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+        """Have `protocol` hear what comes from now on; this object is kept until it is dropped, and for nothing else.
+
+        Nothing is under way: all that was asked while connecting is answered.
+        """
+        reader, writer = self._reader, self._writer
+        if reader is None or writer is None or reader.at_eof() or writer.transport.is_closing():
+            # Its end was told already, and will not be told again.
+            error = RedisConnectionError("Connection closed by server.")
+            error.add_note(NOT_SENT)
+            raise error
+        transport = cast("asyncio.Transport", writer.transport)
+        transport.set_protocol(protocol)
+        return transport
+
+    def drop(self) -> None:
+        """Close it at once, also from where nothing can be awaited."""
+        if (writer := self._writer) is not None:
+            writer.transport.abort()
+        parent: Any = super()
+        parent._close()
+
 
 class TCPConnection(_Connection, Connection):
     pass
@@ -96,3 +126,6 @@ class TLSConnection(_Connection, SSLConnection):
 
 class SocketConnection(_Connection, UnixDomainSocketConnection):
     pass
+
+
+AnyConnection = TCPConnection | TLSConnection | SocketConnection

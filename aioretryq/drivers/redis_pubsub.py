@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError
 
-from aioretryq.drivers.redis import DRIVER_ERRORS
+from aioretryq.drivers.redis_connection import MOMENT
+from aioretryq.drivers.redis_wire import Wire, open_wire
 from aioretryq.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -25,58 +26,78 @@ class PubSubConnection:
 
     def __init__(self, server: RedisServer, role: str, *, silence: float) -> None:
         self._server = server
-        self._connection: Any = server.connection(role)  # untyped in redis-py
+        self._role = role
+        self._wire: Wire | None = None
         self._silence = silence
         self._asked = False  # by a PING that is not answered yet
+        self._replies: deque[Any] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+        self._failure: AioretryqError | None = None
 
     async def open(self, within: float) -> None:
-        try:
-            with self._server.errors():
-                async with asyncio.timeout(within):
-                    await self._connection.connect()
-        except BaseException:
-            await self.close()
-            raise
+        with self._server.errors():
+            async with asyncio.timeout(within):
+                self._wire = await open_wire(self._server, self._role, on_push=self._take, on_lost=self._lost)
 
     async def close(self) -> None:
         # Without waiting for the other side: closing must be quick, also when the server is gone.
-        with contextlib.suppress(*DRIVER_ERRORS):
-            await self._connection.disconnect(nowait=True)
+        if self._wire is not None:
+            self._wire.close()
 
     async def send(self, *command: str) -> None:
-        """After an error or a cancellation the connection is of no more use: half a command may be on its way."""
-        with self._server.errors():
-            async with asyncio.timeout(self._silence):
-                await self._connection.send_command(*command)
+        """Whether it is carried out is seen by what is read."""
+        if self._failure is not None or self._wire is None:
+            raise self._failure or AssertionError("not open")
+        self._wire.write(command)
 
     async def read(self) -> list[Any] | AioretryqError | None:
         """What the server says, or the error that it refused a command with; None after some silence.
 
         Then it was asked whether it lives; when it says nothing to that either, the connection counts as lost.
         """
-        reply = await self._read(self._silence)
-        if reply is not None:
-            return reply
-        if not self._asked:
-            self._asked = True
-            await self.send("PING")
-            return None
-        # A late event loop sees the deadline before the reply.
-        reply = await self._read(0)
-        if reply is None:
-            raise self._server.translate(TimeoutError("no reply to a PING"))
-        return reply
+        while not self._replies:
+            if await self._arrives(self._silence):
+                self._asked = False
+            elif not self._asked:
+                self._asked = True
+                await self.send("PING")
+                return None
+            elif not await self._arrives(MOMENT):  # a late event loop sees the deadline before the reply
+                raise self._server.translate(TimeoutError("no reply to a PING"))
+        self._asked = False
+        return self._told(self._replies.popleft())
 
-    async def _read(self, within: float) -> list[Any] | AioretryqError | None:
-        try:
-            # Being cancelled here costs nothing: what was read in part is read on the next time.
-            reply: list[Any] | None = await self._connection.read_response(timeout=within, disconnect_on_error=False)
-        except DRIVER_ERRORS as error:
-            failure = self._server.translate(error)
-            if isinstance(failure, UnavailableError) or not isinstance(error, ResponseError):
-                raise failure from error
-            failure.__cause__ = error
-            return failure
-        if reply is not None:
-            self._asked = False
-        return reply
+    async def _arrives(self, within: float) -> bool:
+        """Whether anything does in time, be it part of a long reply."""
+        if self._failure is not None:
+            raise self._failure
+        self._arrival = arrival = asyncio.get_running_loop().create_future()
+        # Being cancelled here costs nothing: what arrives is read the next time.
+        await asyncio.wait([arrival], timeout=within)
+        return arrival.done()
+
+    def _told(self, reply: Any) -> list[Any] | AioretryqError:
+        if not isinstance(reply, RedisError):
+            found: list[Any] = reply
+            return found
+        failure = self._translated(reply)
+        if isinstance(failure, UnavailableError):
+            raise failure
+        return failure
+
+    def _take(self, replies: list[Any]) -> None:
+        self._replies += replies
+        self._wake()
+
+    def _lost(self, error: RedisError | OSError) -> None:
+        self._failure = self._translated(error)
+        self._wake()
+
+    def _translated(self, error: RedisError | OSError) -> AioretryqError:
+        failure = self._server.translate(error)
+        failure.__cause__ = error
+        return failure
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)

@@ -8,20 +8,27 @@ import os
 import random
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from aioretryq.drivers.call_thread import CallThread
 from aioretryq.errors import ConfigError, NotOpenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from aioretryq.errors import AioretryqError, UnavailableError
 
+T = TypeVar("T")
 R = TypeVar("R")
+
+LONGEST_LIST = 512
+"""Values of one `IN (...)`: SQLite builds allow as few as 999 parameters."""
+_MARKS = {length: ", ".join("?" * length) for length in (1 << n for n in range(LONGEST_LIST.bit_length()))}
 
 BUSY_SECONDS = 5.0
 """How long to wait for another process's transaction. Ours take milliseconds."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.01
+"""Seconds between looks whether it is over, at most: the first, and after many."""
 
 APPLICATION_ID = 0x61725171  # "arQq": tells our files from those of other programs
 SCHEMA_VERSION = 3
@@ -155,6 +162,17 @@ def path_of(url: str) -> str:
     return path
 
 
+def in_lists(values: Sequence[T]) -> Iterator[tuple[str, Sequence[T]]]:
+    """Marks and values for `IN (...)`: few enough at once, and always 1, 2, 4, ... of them (the last is repeated).
+
+    Each length is a statement of its own, which SQLite has to compile: so there are only ten.
+    """
+    for start in range(0, len(values), LONGEST_LIST):
+        chunk = values[start : start + LONGEST_LIST]
+        length = 1 << (len(chunk) - 1).bit_length()
+        yield _MARKS[length], [*chunk, *[chunk[-1]] * (length - len(chunk))]
+
+
 class Database:
     """A connection that lives in one thread; every call is one transaction of plain, synchronous functions.
 
@@ -174,29 +192,29 @@ class Database:
         self._unavailable = unavailable
         self._refused = refused
         self._busy = busy
-        self._executor: ThreadPoolExecutor | None = None
+        self._thread: CallThread | None = None
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)
 
     async def open(self) -> None:
         """Open the file, creating it where there is none. ConfigError says what is wrong with it."""
-        executor = ThreadPoolExecutor(1, "aioretryq-sqlite")
+        thread = CallThread("aioretryq-sqlite")
         try:
-            await asyncio.wrap_future(executor.submit(self._open))
+            await thread.submit(self._open)
         except BaseException:
-            executor.submit(self._close)
-            executor.shutdown(wait=False)
+            thread.submit(self._close)
+            thread.close()
             raise
-        self._executor = executor
+        self._thread = thread
 
     async def aclose(self) -> None:
         """Wait for what is under way, then close."""
-        executor, self._executor = self._executor, None
-        if executor is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
-        closing = executor.submit(self._close)
-        executor.shutdown(wait=False)
-        await asyncio.shield(asyncio.wrap_future(closing))
+        closing = thread.submit(self._close)
+        thread.close()
+        await asyncio.shield(closing)
 
     async def write(self, work: Callable[[sqlite3.Connection], R], then: Callable[[R], object] | None = None) -> R:
         """Run `work` in a transaction that excludes other writers.
@@ -204,23 +222,23 @@ class Database:
         `then` gets its result right after the commit, in the thread, so that it happens even when the caller
         is cancelled meanwhile.
         """
-        return await asyncio.wrap_future(self._thread().submit(self._write, work, then))
+        return await self._running().submit(lambda: self._write(work, then))
 
     async def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         """Run `work`, which only reads; it neither waits for writers nor holds them up."""
-        return await asyncio.wrap_future(self._thread().submit(self._read, work))
+        return await self._running().submit(lambda: self._read(work))
 
-    def _thread(self) -> ThreadPoolExecutor:
-        if self._executor is None:
+    def _running(self) -> CallThread:
+        if self._thread is None:
             raise NotOpenError(f"The SQLite file {self.path} is not open; use the broker inside `async with`.")
-        return self._executor
+        return self._thread
 
     # -- in the thread
 
     def _write(self, work: Callable[[sqlite3.Connection], R], then: Callable[[R], object] | None) -> R:
         try:
             connection = self._current()
-            connection.execute("BEGIN IMMEDIATE")
+            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
             try:
                 result = work(connection)
                 connection.execute("COMMIT")
@@ -237,9 +255,22 @@ class Database:
 
     def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         try:
-            return work(self._current())
+            return self._patiently(lambda: work(self._current()))
         except sqlite3.Error as error:
             raise self._mapped(error) from error
+
+    def _patiently(self, call: Callable[[], R]) -> R:
+        """Again while others have the file locked: SQLite's own waiting sleeps for 1, 2, 5, 10, ... milliseconds,
+        and a transaction of ours takes one or two."""
+        deadline, pause = time.monotonic() + self._busy, SHORTEST_PAUSE
+        while True:
+            try:
+                return call()
+            except sqlite3.Error as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0, pause))
+            pause = min(1.5 * pause, LONGEST_PAUSE)
 
     def _current(self) -> sqlite3.Connection:
         # SQLite would go on with the deleted file, and this process would be deaf to all others.
@@ -293,6 +324,7 @@ class Database:
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA busy_timeout = 0")  # from now on `_patiently` waits
 
     def _checked_version(self, connection: sqlite3.Connection) -> int:
         """The layout of the file, 0 for an empty one; ConfigError when the file is not for us."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from aioretryq.errors import ConfigError, did_you_mean
 from aioretryq.rates import check_rate
+from aioretryq.value import value
 
 Kind = Literal["inspect", "control"]
 Read = Callable[[str], Any]
@@ -39,7 +39,7 @@ def word(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """`args` are the arguments in the order of a command line, each with what reads its word; `variadic` takes the
     rest of the words, those with a `=` only where `pairs` says so. `options` can only be given as `name=value`.

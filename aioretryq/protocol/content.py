@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError, ContentDisallowed, EncodeError, ProtocolError, did_you_mean
 from aioretryq.protocol import jsontypes, serializers
 from aioretryq.protocol.packages import PACKAGES, MissingPackage, is_installed, package
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -19,7 +19,7 @@ YAML, MSGPACK = "application/x-yaml", "application/x-msgpack"
 AUTH = "application/data"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Serializer:
     name: str
     encoding: str
@@ -64,6 +64,8 @@ def _installed() -> str:
 
 def encode_content(value: Any, content_type: str, security: Security | None = None) -> tuple[bytes, str]:
     """The bytes and their content encoding; `security` signs where the type is that of `auth`. Raises EncodeError."""
+    if content_type == JSON:  # nearly all
+        return jsontypes.dumps(value), "utf-8"
     if content_type == AUTH:
         if security is None:
             raise EncodeError(
@@ -95,6 +97,8 @@ def decode_content(
     `accept_content` has short names (`json`) or content types (`application/json`). What `auth` has signed is read if
     `security` knows the signer; a pickle in it only where pickle is accepted, too.
     """
+    if content_type == JSON and encoding in _UTF8 and "json" in accept_content:  # nearly all
+        return jsontypes.loads(data)
     name = _NAMES.get(content_type)
     if name is None:
         raise ProtocolError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ from aioretryq.protocol import envelope, jsontypes
 from aioretryq.protocol.content import JSON, content_type_of, decode_content, encode_content
 from aioretryq.protocol.saferepr import saferepr
 from aioretryq.protocol.security import security_for
+from aioretryq.value import named_value, value
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,7 +34,7 @@ _LATEST = 2.0**53
 _QUOTES = "'"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Address:
     """Where replies go."""
 
@@ -41,7 +42,7 @@ class Address:
     routing_key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Request:
     """What somebody asks of the workers.
 
@@ -73,7 +74,7 @@ class Request:
         return self.expires is not None and time.time() > self.expires + STALE_AFTER
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Form:
     """How requests are written, and which ones are read: as messages of tasks are."""
 
@@ -86,7 +87,7 @@ def form_for(settings: Settings) -> Form:
     return Form(content_type_of(settings.task_serializer), settings.accept_content, security_for(settings))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     ticket: str | None
     clock: int

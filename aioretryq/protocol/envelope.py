@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import binascii
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import orjson
 
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol import jsontypes
+from aioretryq.value import value
 
 _KEYS = ("body", "content-type", "content-encoding", "headers", "properties")
-_PLAIN = frozenset({str, bool, int, type(None)})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """A message as it travels; `extra` holds keys of the document that kombu does not have."""
 
@@ -30,13 +30,18 @@ class Envelope:
 def encode(envelope: Envelope) -> bytes:
     """The document that goes into a queue. Raises EncodeError for headers that JSON cannot hold."""
     document = {
-        "body": binascii.b2a_base64(envelope.body, newline=False).decode(),
+        "body": text_of(envelope.body).decode(),
         "content-encoding": envelope.content_encoding,
         "content-type": envelope.content_type,
         "headers": envelope.headers,
         "properties": {**envelope.properties, "body_encoding": "base64"},
     }
     return _dump({**envelope.extra, **document} if envelope.extra else document)
+
+
+def text_of(body: bytes) -> bytes:
+    """The body as it stands in the document, in ASCII."""
+    return binascii.b2a_base64(body, newline=False)
 
 
 def decode(payload: bytes) -> Envelope:
@@ -172,31 +177,15 @@ def _load(payload: bytes) -> Any:
             document = orjson.loads(payload)
         except orjson.JSONDecodeError:
             return jsontypes.loads(payload)
-        if type(document) is not dict or _same_everywhere(document.get("headers")):
+        if type(document) is not dict or jsontypes.is_plain(document.get("headers")):
             return document
     return jsontypes.loads(payload)
 
 
 def _dump(document: dict[str, Any]) -> bytes:
-    if _same_everywhere(document["headers"]):
+    if jsontypes.is_plain(document["headers"]):
         try:
             return orjson.dumps(document)
         except orjson.JSONEncodeError:  # a lone surrogate, a large integer, a key that is no text, deep nesting
             return jsontypes.dumps(document)
     return jsontypes.dumps(document)
-
-
-def _same_everywhere(value: Any, depth: int = 0) -> bool:
-    """Whether orjson reads or writes this value as the standard library does, or refuses to.
-
-    Only asked of headers: they are where users' values go.
-    """
-    kind = type(value)
-    if kind is float:  # NaN and infinities fail the comparison too
-        return bool(-(2**63) < value < 2**63)
-    if kind is dict:
-        value = value.values()
-    elif kind is not list:
-        return kind in _PLAIN
-    rest = [item for item in value if type(item) not in _PLAIN]
-    return not rest or (depth < 32 and all(_same_everywhere(item, depth + 1) for item in rest))

@@ -1,17 +1,22 @@
 """User values as JSON, with kombu's extension for types that JSON does not have.
 
-A value of such a type travels as `{"__type__": T, "__value__": V}`. The standard library's codec is used
-because its corner cases (integer keys, NaN, integers of any size) are what Celery's peers write and expect.
+A value of such a type travels as `{"__type__": T, "__value__": V}`. The corner cases of the standard library's codec
+(integer keys, NaN, integers of any size) are what Celery's peers write and expect. orjson has others, and is many
+times faster: it does what both do alike.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+import orjson
 
 from aioretryq.errors import EncodeError, ProtocolError
 from aioretryq.protocol.saferepr import saferepr
@@ -20,11 +25,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MARK = '"__type__"'
+_MARK_BYTES = _MARK.encode()
 _PAIR = frozenset({"__type__", "__value__"})
+_PLAIN = frozenset({str, bool, int, type(None)})
+_LARGE = 4096
+"""Bytes, or items, from which on making sure that orjson would do the same takes longer than it saves."""
+_DEEP = 32
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")  # beyond 64 bits orjson makes a float of an integer
 
 
 def dumps(value: Any) -> bytes:
-    """ASCII JSON, in the style of Celery. Raises EncodeError."""
+    """JSON as Celery's peers read it. Raises EncodeError."""
+    if is_plain(value):
+        try:
+            return orjson.dumps(value)
+        except orjson.JSONEncodeError:  # a lone surrogate, a large integer, a key that is no text
+            pass
     try:
         return _ENCODER.encode(value).encode()
     except EncodeError:
@@ -38,6 +54,11 @@ def dumps(value: Any) -> bytes:
 
 def loads(data: bytes | str) -> Any:
     """The value of what `dumps`, or a Celery peer, wrote. Raises ProtocolError."""
+    if type(data) is bytes and len(data) < _LARGE and _MARK_BYTES not in data and not _LONG_NUMBER.search(data):
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:  # NaN, a lone surrogate, or no JSON at all
+            pass
     try:
         text = data if isinstance(data, str) else data.decode()
         # Most documents have no extended type, and a hook costs a call for every object in them.
@@ -46,6 +67,23 @@ def loads(data: bytes | str) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"Not JSON that can be read: {error}. It begins with {data[:80]!r}.") from error
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether orjson reads or writes this value as the standard library does, or refuses to."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is float:  # NaN and infinities fail the comparison too
+        return bool(-(2**63) < value < 2**63)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return False
+    if depth == _DEEP or len(value) > _LARGE:
+        return False
+    rest = [item for item in value if type(item) not in _PLAIN]
+    return not rest or all(map(is_plain, rest, repeat(depth + 1)))
 
 
 def _as_json(value: Any) -> Any:

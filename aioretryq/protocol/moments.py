@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from datetime import UTC, datetime
 
 from aioretryq.errors import EncodeError, ProtocolError
@@ -21,11 +23,21 @@ def parse_moment(text: str) -> float:
 def format_moment(unix: float) -> str:
     """Unix seconds as Celery writes them: ISO 8601 in UTC, with the zone."""
     try:
+        whole = math.floor(unix)
+        second, fraction = _second(whole), round((unix - whole) * 1_000_000)
+        if 0 < fraction < 1_000_000:
+            return f"{second}.{fraction:06}+00:00"
         return datetime.fromtimestamp(unix, UTC).isoformat()
     except (ValueError, OverflowError, OSError) as error:
         raise EncodeError(
             f"{unix!r} seconds since 1970 is not a time that can be sent; use one between the years 1 and 9999."
         ) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _second(unix: int) -> str:
+    """Most are asked for again and again: now."""
+    return datetime.fromtimestamp(unix, UTC).replace(tzinfo=None).isoformat()
 
 
 def local_to_aware(text: str) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 20
 _SMALL = 16
+_SHORT = 64
 _ATOMS = frozenset({int, float, bool, type(None)})
 _BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
@@ -28,8 +29,12 @@ def saferepr(value: object, limit: int = 1024) -> str:
     Built-in containers and texts are read only as far as needed, and an object with a broken `__repr__`
     is shown by its class. Never raises.
     """
-    if type(value) in (tuple, dict) and _is_small(value):
-        text = _guarded(value)
+    kind = type(value)
+    if (kind is tuple or kind is dict) and _is_small(value):
+        try:
+            text = repr(value)  # `_guarded` takes longer than that
+        except ValueError:  # an integer of thousands of digits
+            text = f"<{kind.__name__}: repr failed>"
     else:
         pieces: list[str] = []
         size = 0
@@ -54,10 +59,20 @@ def _is_small(value: Any) -> bool:
     # The usual arguments of a task: then the C repr is several times faster than our own walk.
     if len(value) > _SMALL:
         return False
-    items = value.values() if type(value) is dict else value
-    if type(value) is dict and not all(type(key) is str and len(key) < 64 for key in value):
-        return False
-    return all(type(item) in _ATOMS or (type(item) is str and len(item) < 64) for item in items)
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str or len(key) >= _SHORT:
+                return False
+        value = value.values()
+    return _are_small(value)
+
+
+def _are_small(items: Iterable[Any]) -> bool:
+    for item in items:
+        kind = type(item)
+        if kind not in _ATOMS and (kind is not str or len(item) >= _SHORT):
+            return False
+    return True
 
 
 def _guarded(value: object) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError, ProtocolError
 from aioretryq.protocol.packages import package
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
 _SEPARATOR = b"\x00\x01"
 _PARTS = 5
+_NOTHING = (None, None, None)
 SETTINGS = ("security_key", "security_certificate", "security_cert_store")
 """All of them, or none: what the serializer `auth` needs."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Signed:
     """Content whose signature was right."""
 
@@ -102,7 +104,7 @@ def security_for(settings: Settings) -> Security | None:
     The files are read once in the life of a process.
     """
     paths = (settings.security_key, settings.security_certificate, settings.security_cert_store)
-    if not any(paths):
+    if paths == _NOTHING:  # nearly all
         return None
     for name, path in zip(SETTINGS, paths, strict=True):
         if not path:

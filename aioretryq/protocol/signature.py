@@ -5,11 +5,12 @@ They come from whoever can send a message: everything is checked here, once, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol.saferepr import saferepr
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +36,7 @@ _TEXTS = ("task_id", "group_id", "root_id", "parent_id", "reply_to", "queue")
 _IMMUTABLE = frozenset({"group_id", "stamped_headers"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """A signature that was read: a call (`task`), or a chain, group or chord of such.
 

@@ -15,7 +15,7 @@ from aioretryq.protocol.security import signed_body
 COMPRESSED = b"\x00celery-compressed\x00"
 """What a compressed document begins with; then follow the content type of the compression, a zero, and its bytes."""
 
-_STATUS = b'{"status": "'
+_STATUS = re.compile(rb'\{"status": ?"([^"\\]{0,60})"')
 # Celery's documents have the status first, or in YAML, whose keys are sorted, at the beginning of a line.
 _MSGPACK_STATUS = re.compile(rb"(?:[\x81-\x8f]|\xde..|\xdf....)\xa6status[\xa0-\xbf]", re.DOTALL)
 _YAML_STATUS = re.compile(rb"^status: ['\"]?([^'\"\r\n]+)", re.MULTILINE)
@@ -37,18 +37,16 @@ def status_of(data: bytes) -> str | None:
 
 
 def _status(data: bytes) -> str | None:
-    if data.startswith(_STATUS):  # nearly all
-        status, closing, _ = data[len(_STATUS) : len(_STATUS) + 64].partition(b'"')
-        if closing and b"\\" not in status:
-            return status.decode()
+    if found := _STATUS.match(data):  # nearly all
+        return found[1].decode()
     if data.startswith(COMPRESSED):
         return _status(decompressed(data, compression.MAX_SIZE))
     match kind_of(data):
         case "pickle":
             return pickled_status(data)
         case "msgpack":
-            found = _MSGPACK_STATUS.match(data)
-            return data[found.end() : found.end() + (data[found.end() - 1] & 0x1F)].decode() if found else None
+            packed = _MSGPACK_STATUS.match(data)
+            return data[packed.end() : packed.end() + (data[packed.end() - 1] & 0x1F)].decode() if packed else None
         case "yaml":
             line = _YAML_STATUS.search(data)
             return line[1].decode() if line else None

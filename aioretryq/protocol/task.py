@@ -17,14 +17,23 @@ if TYPE_CHECKING:
 
     from aioretryq.protocol.security import Security
 
-__all__ = ["CONTENT_TYPES", "decode_task", "encode_task", "format_moment", "identify", "parse_moment", "saferepr"]
+__all__ = [
+    "CONTENT_TYPES",
+    "decode_task",
+    "encode_body",
+    "encode_task",
+    "format_moment",
+    "identify",
+    "parse_moment",
+    "saferepr",
+]
 
 # Headers that have a field in TaskMessage. `redelivered` is about one delivery, and must not survive a retry.
 _KNOWN = frozenset(
     "task id shadow eta expires group group_index retries timelimit root_id parent_id argsrepr kwargsrepr origin "
     "ignore_result replaced_task_nesting stamped_headers stamps compression redelivered".split()
 )
-_USUAL = _KNOWN | {"lang"}
+USUAL_HEADERS = _KNOWN | {"lang"}
 _HIGHEST_PRIORITY = 9
 _LISTS = (list, tuple)
 _LONGEST = 2.0**53
@@ -37,21 +46,9 @@ def encode_task(message: TaskMessage, *, tag: str, max_size: int | None = None) 
     kwargsrepr from the arguments. Raises EncodeError for arguments that cannot be serialised, PayloadTooLarge for a
     compressed body that is more than `max_size` bytes without the compression: nobody would read it.
     """
-    embed = {
-        "callbacks": message.callbacks,
-        "errbacks": message.errbacks,
-        "chain": message.chain,
-        "chord": message.chord,
-    }
-    body, encoding = encode_content([message.args, message.kwargs, embed], message.content_type, message.security)
+    body, encoding = encode_body(message, message.args, message.kwargs, max_size)
     headers = headers_of(message)
     if message.compression is not None:
-        if max_size is not None and len(body) > max_size:
-            raise PayloadTooLarge(
-                f"Task {message.task}[{message.id}] was not sent: its arguments have {len(body):,} bytes, "
-                f"max_payload_bytes is {max_size:,}. Store large data elsewhere and pass its key."
-            )
-        body = compression.compress(body, message.compression)
         headers["compression"] = compression.content_type(message.compression)
     properties: dict[str, Any] = {
         "correlation_id": message.correlation_id or message.id,
@@ -64,6 +61,29 @@ def encode_task(message: TaskMessage, *, tag: str, max_size: int | None = None) 
     if message.expiration is not None:
         properties["expiration"] = message.expiration
     return envelope.encode(envelope.Envelope(body, message.content_type, encoding, headers, properties))
+
+
+def encode_body(message: TaskMessage, args: Any, kwargs: Any, max_size: int | None = None) -> tuple[bytes, str]:
+    """(body, content encoding) of the message with these arguments. Raises as `encode_task` does."""
+    embed = {
+        "callbacks": message.callbacks,
+        "errbacks": message.errbacks,
+        "chain": message.chain,
+        "chord": message.chord,
+    }
+    body, encoding = encode_content([args, kwargs, embed], message.content_type, message.security)
+    if message.compression is None:
+        return body, encoding
+    if max_size is not None and len(body) > max_size:
+        raise too_large(message.task, "its arguments have", len(body), max_size)
+    return compression.compress(body, message.compression), encoding
+
+
+def too_large(task: str, what: str, size: int, limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"Task {task} was not sent: {what} {size:,} bytes, max_payload_bytes is {limit:,}. "
+        "Store large data elsewhere and pass its key."
+    )
 
 
 def identify(payload: bytes) -> tuple[str, str] | None:
@@ -166,7 +186,7 @@ def _flat(headers: dict[str, Any], body: dict[str, Any]) -> tuple[dict[str, Any]
     if body.get("utc", True) is False:
         for name in ("eta", "expires"):
             if fields.get(name):
-                fields[name] = local_to_aware(_moment(fields[name]) or "")
+                fields[name] = local_to_aware(moment_of(fields[name]) or "")
     args, kwargs = body.get("args"), body.get("kwargs")
     args, kwargs = () if args is None else args, {} if kwargs is None else kwargs
     if isinstance(args, _LISTS) and fields.get("argsrepr") is None:
@@ -184,7 +204,7 @@ def _message(
 ) -> TaskMessage:
     args, kwargs, embed = body
     get, properties = headers.get, found.properties
-    hard, soft = _limits(get("timelimit"))
+    hard, soft = time_limits(get("timelimit"))
     exchange, routing_key = _delivery(properties.get("delivery_info"))
     compressed, expiration = get("compression"), properties.get("expiration")
     return TaskMessage(
@@ -193,8 +213,8 @@ def _message(
         args=args,
         kwargs=kwargs,
         retries=_integer(get("retries"), "retries", 0),
-        eta=_moment(get("eta")),
-        expires=_moment(get("expires")),
+        eta=moment_of(get("eta")),
+        expires=moment_of(get("expires")),
         root_id=_text(get("root_id"), "root_id"),
         parent_id=_text(get("parent_id"), "parent_id"),
         group=_text(get("group"), "group"),
@@ -228,7 +248,7 @@ def _message(
 
 
 def _others(headers: dict[str, Any]) -> dict[str, Any]:
-    if headers.keys() <= _USUAL and headers.get("lang") == "py":  # nearly all
+    if headers.keys() <= USUAL_HEADERS and headers.get("lang") == "py":  # nearly all
         return {}
     others = {name: value for name, value in headers.items() if name not in _KNOWN}
     if others.get("lang") == "py":  # what we write ourselves; any other sender is worth remembering
@@ -243,7 +263,7 @@ def _delivery(info: Any) -> tuple[str, str]:
     return exchange or "", "celery" if routing_key is None else routing_key
 
 
-def _limits(value: Any) -> tuple[float | None, float | None]:
+def time_limits(value: Any) -> tuple[float | None, float | None]:
     if value is None:
         return None, None
     if not isinstance(value, _LISTS) or len(value) != 2:
@@ -254,7 +274,7 @@ def _limits(value: Any) -> tuple[float | None, float | None]:
     return value[0], value[1]
 
 
-def _moment(value: Any) -> str | None:
+def moment_of(value: Any) -> str | None:
     if not value:  # some senders write "" for none
         return None
     if isinstance(value, datetime):  # of protocol 1, in a body whose serializer knows dates

@@ -16,7 +16,8 @@ import anyio
 import anyio.to_thread
 
 from aioretryq import states
-from aioretryq.execution import run_body, run_hooks, running
+from aioretryq.context import Run, current_run
+from aioretryq.execution import run_body, run_hooks
 from aioretryq.foreign import ForeignTask
 from aioretryq.message import Outgoing
 from aioretryq.outcome import Failed, Ignored, Interrupted, Succeeded, Traced
@@ -25,7 +26,7 @@ from aioretryq.worker.settlement import Attempted, Settlement, document, settle
 from aioretryq.worker.settler import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from aioretryq.app import TaskQueue
     from aioretryq.message import Delivery, TaskMessage
@@ -61,12 +62,12 @@ class Attempts:
         self._threads = anyio.CapacityLimiter(threads)
         self._clock = clock
 
-    async def run(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
+    def run(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Coroutine[Any, Any, Settlement]:
         """What became of it, also when the job was cancelled; nothing but the early acknowledgement is settled."""
         job.plain = not task.is_coroutine
         if attempted.acked:
-            return await self._run_acknowledged(job, task, attempted)
-        return await self._run(job, task, attempted, self._threads)
+            return self._run_acknowledged(job, task, attempted)
+        return self._run(job, task, attempted, self._threads)
 
     async def _run_acknowledged(self, job: Job, task: Task[Any, Any], attempted: Attempted) -> Settlement:
         """At most once: the message is acknowledged before the body begins, but not before it could begin."""
@@ -103,45 +104,45 @@ class Attempts:
     async def _run(
         self, job: Job, task: Task[Any, Any], attempted: Attempted, threads: anyio.CapacityLimiter
     ) -> Settlement:
-        if task.track_started and not attempted.ignore_result:
+        if not attempted.ignore_result and task.track_started:
             who = {"pid": os.getpid(), "hostname": self.name}
             record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
             await self._settler.submit(Completion(Settlement(Ignored(), record), None))
         ended: Outcome | None = None
-        with running(task, attempted.request, self._queue):
+        current_run.set(Run(task, attempted.request, self._queue))  # for good: the job has a context of its own
+        with job.cancellable(self._jobs.torn_down):
+            if job.cancelled_as is None:
+                started = functools.partial(self._begin, job, attempted.message)
+                outcome = await self._body(task, attempted, threads, started)
+                if job.cancelled_as is not None and not isinstance(outcome, Succeeded | Traced):
+                    # What a body raises while it is being cancelled, its clean-up say, is not its failure.
+                    outcome = job.cancelled_as
+                if job.cancelled_as is None and job.cancelling:
+                    await asyncio.sleep(0)  # it has cancelled itself, which takes effect here
+                ended = outcome
+        if ended is None:
+            # If nobody asked for it, its own code has cancelled the asyncio task that it runs in.
+            itself = Failed(asyncio.CancelledError("the task has cancelled itself"))
+            return self._settle(job.cancelled_as or itself, attempted)
+        if is_large(attempted):
+            settlement = await anyio.to_thread.run_sync(self._settle, ended, attempted)
+        else:
+            settlement = self._settle(ended, attempted)
+        if task.hooks:
             with job.cancellable(self._jobs.torn_down):
-                if job.cancelled_as is None:
-                    started = functools.partial(self._begin, job, attempted.message)
-                    outcome = await self._body(task, attempted, threads, started)
-                    if job.cancelled_as is not None and not isinstance(outcome, Succeeded | Traced):
-                        # What a body raises while it is being cancelled, its clean-up say, is not its failure.
-                        outcome = job.cancelled_as
-                    if job.cancelled_as is None and job.cancelling:
-                        await asyncio.sleep(0)  # it has cancelled itself, which takes effect here
-                    ended = outcome
-            if ended is None:
-                # If nobody asked for it, its own code has cancelled the asyncio task that it runs in.
-                itself = Failed(asyncio.CancelledError("the task has cancelled itself"))
-                return self._settle(job.cancelled_as or itself, attempted)
-            if is_large(attempted):
-                settlement = await anyio.to_thread.run_sync(self._settle, ended, attempted)
-            else:
-                settlement = self._settle(ended, attempted)
-            if task.hooks:
-                with job.cancellable(self._jobs.torn_down):
-                    await run_hooks(task, attempted.request, settlement.outcome, threads)
+                await run_hooks(task, attempted.request, settlement.outcome, threads)
         return settlement
 
-    async def _body(
+    def _body(
         self,
         task: Task[Any, Any],
         attempted: Attempted,
         threads: anyio.CapacityLimiter,
         started: Callable[[], bool],
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         if isinstance(task, ForeignTask):
-            return await task.attempt(attempted.message, attempted.request, threads=threads, started=started)
-        return await run_body(task, attempted.request, threads=threads, started=started, clock=self._clock)
+            return task.attempt(attempted.message, attempted.request, threads=threads, started=started)
+        return run_body(task, attempted.request, threads=threads, started=started, clock=self._clock)
 
     def _begin(self, job: Job, message: TaskMessage) -> bool:
         begun = job.begin()

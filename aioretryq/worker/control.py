@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +26,7 @@ from aioretryq.protocol.control import (
 )
 from aioretryq.protocol.nodes import matches
 from aioretryq.protocol.saferepr import inline, saferepr
+from aioretryq.value import value
 from aioretryq.worker import commands_control, commands_inspect
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pieces:
     """A running worker, as commands see it."""
 
@@ -84,7 +85,7 @@ class Pieces:
         return time.monotonic() - self.began
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One request, as its command sees it."""
 

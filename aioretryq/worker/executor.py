@@ -142,8 +142,9 @@ class Executor:
         return due
 
     def _attempted(self, job: Job, message: TaskMessage, task: Task[Any, Any] | None) -> Attempted:
-        conf, delivery = self._queue.conf, job.delivery
-        default = conf.task_ignore_result if task is None else task.ignore_result
+        conf, delivery, ignore = self._queue.conf, job.delivery, message.ignore_result
+        if ignore is None:
+            ignore = conf.task_ignore_result if task is None else task.ignore_result
         request = Request.of(
             message,
             hostname=self._name,
@@ -153,7 +154,7 @@ class Executor:
                 "priority": message.priority,
                 "redelivered": delivery.redelivered,
             },
-            ignore_result=default if message.ignore_result is None else message.ignore_result,
+            ignore_result=ignore,
             deliveries=delivery.deliveries,
             interruptions=delivery.interruptions,
         )
@@ -167,20 +168,23 @@ class Executor:
             worker=self._name,
             acked=task is not None and not task.acks_late,
             extended=conf.result_extended,
-            ignore_result=request.ignore_result,
-            store_errors=task is None or task.store_errors_even_if_ignored,
+            ignore_result=ignore,
+            store_errors=not ignore or task is None or task.store_errors_even_if_ignored,
             bury_failures=wanted is True or (wanted is not False and delivery.queue in wanted),
         )
 
     async def _run_task(self, job: Job, attempted: Attempted, task: Task[Any, Any], unwanted: Revoked | None) -> None:
-        self._events.received(attempted.message)
-        settlement = await self._not_to_run(attempted, task, unwanted)
+        message, delivery = attempted.message, attempted.delivery
+        self._events.received(message)
+        settlement = None
+        # Nearly always all of this is asked in vain, and an `await` more for every task is not for nothing.
+        if unwanted or delivery.redelivered or message.eta is not None or is_part_of_workflow(message):
+            settlement = await self._not_to_run(attempted, task, unwanted)
         if settlement is None:
-            if job.delivery.deliveries > 1 and await self._put_aside(job, job.delivery, task):
+            if delivery.deliveries > 1 and await self._put_aside(job, delivery, task):
                 return
             settlement = await self._attempts.run(job, task, attempted)
         runtime = max(0.0, time.time() - job.started_at) if job.started and job.started_at is not None else 0.0
-        message = attempted.message
         if job.lease_lost:
             logger.error(
                 "Task %s[%s] lost its lease (LEASE_LOST): another worker has its message, or the server has lost it; "

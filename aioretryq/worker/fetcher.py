@@ -1,4 +1,4 @@
-"""Brings messages in: claims no more than there is room for, and waits without taking anything."""
+"""Brings messages in: claims no more than can start at once or very soon, and waits without taking anything."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from aioretryq.errors import BrokerError, ConfigError, UnavailableError
+from aioretryq.worker.lookahead import Lookahead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aioretryq.brokers.base import Broker
     from aioretryq.config import Settings
-    from aioretryq.message import Claim
+    from aioretryq.message import Claim, Delivery
     from aioretryq.outage import Outage
     from aioretryq.worker.executor import Executor
     from aioretryq.worker.jobs import Jobs
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aioretryq.worker")
 
 LOOK_AGAIN = 1.0
-"""Seconds between claims when nothing happens: the net under lost wake-ups, and the pace of revocations."""
+"""Seconds between claims while there is no room: the pace of revocations."""
+
+LONGEST_WAIT = 300.0
+"""Seconds between claims when nothing happens and nothing is due: brokers look for themselves much more often."""
+
+GIVEN_BACK = 0.2
+"""Seconds after which what waits here goes back: its turn was to come much sooner, and others may be idle."""
 
 LAST_CLAIM = 1.0
 
@@ -51,6 +58,9 @@ def queue_order(settings: Settings) -> str:
 
 Route = tuple[str, str, str]
 """Exchange, its kind, and routing key."""
+
+Ahead = tuple["Delivery", float, float]
+"""A message that was claimed, when it was asked for (unix seconds), and since when it is here."""
 
 
 class Fetcher:
@@ -76,16 +86,79 @@ class Fetcher:
         self._clock = clock
         self._refused: dict[str, float] = {}  # until when a queue is left out
         self._claimed = False
+        self._lookahead = Lookahead()
+        self._started = 0  # jobs
+        self._ahead: deque[Ahead] = deque()
+        self._came, self._went = anyio.Event(), anyio.Event()  # into it, and out of it
 
     async def run(self, executor: Executor) -> None:
         """Claim, start, wait; until cancelled, or until the jobs are no longer accepted."""
-        while self._jobs.accepting:
-            room = await self._jobs.wait_room(LOOK_AGAIN)
-            claim, asked = await self._outage.survive(functools.partial(self._claim, room))
-            self._revocations.note(claim.revoked, self._jobs)
-            await self._start(claim, asked, executor)
-            if len(claim.deliveries) < room:  # there was no more: another claim would come back empty
-                await self._wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._start_those_ahead, executor)
+            while self._jobs.accepting:
+                wanted = await self._some_wanted()
+                claim, asked = await self._outage.survive(functools.partial(self._claim, wanted))
+                self._revocations.note(claim.revoked, self._jobs)
+                here = time.monotonic()
+                self._ahead.extend((delivery, asked, here) for delivery in claim.deliveries)
+                if not self._jobs.accepting:  # the stop came while the claim was on its way
+                    await self._give_back()
+                    break
+                self._start(executor)
+                if self._ahead:
+                    self._came.set()
+                if len(claim.deliveries) < wanted:  # there was no more: another claim would come back empty
+                    await self._wait()
+            group.cancel_scope.cancel()
+
+    # -- what is here and has not started: see `Lookahead`
+
+    async def _some_wanted(self) -> int:
+        """How many messages to claim; after a second without room none, only to hear of revocations."""
+        with anyio.move_on_after(LOOK_AGAIN):
+            while not (wanted := self._wanted()):
+                if self._ahead:
+                    self._went = anyio.Event()
+                    await self._went.wait()
+                else:
+                    await self._jobs.wait_room(LOOK_AGAIN)
+        return wanted
+
+    def _wanted(self) -> int:
+        now = time.monotonic()
+        self._lookahead.note_ended(self._started - len(self._jobs), now)
+        return self._lookahead.wanted(self._jobs.room, len(self._ahead), now)
+
+    def _start(self, executor: Executor) -> None:
+        """As many as there is room for, oldest first."""
+        for _ in range(min(self._jobs.room, len(self._ahead))):
+            delivery, asked, _ = self._ahead.popleft()
+            self._jobs.start(delivery, asked, executor.run)
+            self._started += 1
+
+    async def _start_those_ahead(self, executor: Executor) -> None:
+        while True:
+            await self._came.wait()
+            self._came = anyio.Event()
+            while self._ahead:
+                left = self._ahead[0][2] + GIVEN_BACK - time.monotonic()
+                if left > 0:
+                    await self._jobs.wait_room(left)
+                    self._start(executor)
+                else:
+                    await self._give_back()
+                self._went.set()
+
+    async def _give_back(self) -> None:
+        """To the front of their queues, in order. Those that were here for too long may be somebody else's by now:
+        nobody renews their leases."""
+        back = [delivery for delivery, _, _ in self._ahead]
+        self._ahead.clear()
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._broker.requeue(back)
+        except UnavailableError as error:
+            logger.error("%d messages come back when their leases end: %s", len(back), error)
 
     # -- from which queues; the next claim takes from those
 
@@ -120,7 +193,7 @@ class Fetcher:
     async def _wait(self) -> None:
         with anyio.CancelScope() as self._waiting:
             if self._usable():
-                wait = functools.partial(self._broker.wait, timeout=LOOK_AGAIN)
+                wait = functools.partial(self._broker.wait, timeout=self._until_usable(LONGEST_WAIT))
                 await self._outage.survive(lambda: self._on_usable(wait))
             else:
                 await anyio.sleep(LOOK_AGAIN)
@@ -134,7 +207,9 @@ class Fetcher:
             await anyio.sleep(LOOK_AGAIN)
 
     async def let_go(self) -> None:
-        """Give back what a claim has taken whose reply was lost: the next claim does, and this is the last one."""
+        """Give back what has not started, and what a claim has taken whose reply was lost: the next claim does, and
+        this is the last one."""
+        await self._give_back()
         with contextlib.suppress(UnavailableError), anyio.move_on_after(LAST_CLAIM):
             claim = await self._broker.claim(list(self._queues), limit=0)
             self._revocations.note(claim.revoked, self._jobs)
@@ -158,6 +233,11 @@ class Fetcher:
         now = self._clock()
         return [queue for queue in self._queues if self._refused.get(queue, now) <= now]
 
+    def _until_usable(self, longest: float) -> float:
+        """Seconds until the first queue that is left out is tried again."""
+        now = self._clock()
+        return min([longest, *(until - now for until in self._refused.values() if until > now)])
+
     async def _on_usable(self, operation: Callable[[list[str]], Awaitable[T]]) -> T:
         while True:
             queues = self._usable()
@@ -180,15 +260,3 @@ class Fetcher:
             except BrokerError as error:
                 bad[queue] = error
         return bad
-
-    async def _start(self, claim: Claim, asked: float, executor: Executor) -> None:
-        if not self._jobs.accepting:
-            # The stop came while the claim was on its way.
-            try:
-                with anyio.CancelScope(shield=True):
-                    await self._broker.requeue(claim.deliveries)
-            except UnavailableError as error:
-                logger.error("%d messages come back when their leases end: %s", len(claim.deliveries), error)
-            return
-        for delivery in claim.deliveries:
-            self._jobs.start(delivery, asked, executor.run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -29,6 +29,7 @@ from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.saferepr import inline
 from aioretryq.protocol.signature import GROUP, Node, group_of, read_signature, read_signatures
 from aioretryq.protocol.task import encode_task, format_moment
+from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +59,7 @@ LARGE = 100_000
 """Bytes of a message: a few hundred signatures."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """How a task ended that did not succeed."""
 
@@ -67,7 +68,7 @@ class Ending:
     traceback: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Return:
     """A part of a chord's header, and the body it is for."""
 
@@ -75,7 +76,7 @@ class Return:
     body: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Following:
     """`openings` and `trees` are chords that begin and what their headers return, where that is nested; `records` are
     results of tasks that will never run; `claims` the chords whose bodies are among what is sent."""

@@ -94,7 +94,7 @@ class Leases:
 
 def _lose(job: Job) -> None:
     # A job that was settled meanwhile has no lease either.
-    if job.held and not job.finished.is_set():
+    if job.held and not job.finished:
         job.lose()
 
 

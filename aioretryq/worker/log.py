@@ -24,6 +24,8 @@ def log_outcome(
     throws: tuple[type[BaseException], ...], message: TaskMessage, settlement: Settlement, runtime: float
 ) -> None:
     outcome = settlement.outcome
+    if isinstance(outcome, Succeeded) and not logger.isEnabledFor(logging.INFO):  # nearly all, where it is off
+        return
     level, text = describe(throws, outcome)
     if not logger.isEnabledFor(level):
         return

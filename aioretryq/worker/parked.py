@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aioretryq.value import value
 from aioretryq.worker.job_info import info
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KEPT = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ParkedMessage:
     due: float
     eta: str | None

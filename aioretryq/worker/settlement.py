@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -42,6 +41,7 @@ from aioretryq.outcome import (
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument, exception_of
 from aioretryq.protocol.task import encode_task, format_moment, saferepr
+from aioretryq.value import named_value, value
 from aioretryq.worker.burial import BURIED, REJECTED, burial, why_failed, with_error
 from aioretryq.worker.followups import NOTHING, Ending, Following, Followups
 
@@ -57,7 +57,7 @@ Record = Callable[[ResultDocument], StoredResult]
 NewTag = Callable[[], str]  # called only where there is a follow-up: making one costs microseconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Attempted:
     """One attempt, as the settlement has to know it."""
 
@@ -72,7 +72,7 @@ class Attempted:
     bury_failures: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """`outcome` is what was settled: a value that cannot be serialised has become a failure."""
 

@@ -1,17 +1,17 @@
-"""Carries settlements out, many at a time: results first, then the broker.
+"""Carries settlements out, many at a time: in one step where broker and result backend are in one place, else results
+first, then the broker.
 
-A crash between the two leaves a stored result and a message that comes back; whoever gets it finds the final
-result and only acknowledges. A crash before the first leaves the message as it was.
+A crash between those two leaves a stored result and a message that comes back; whoever gets it finds the final result
+and only acknowledges. A crash before the first leaves the message as it was.
 
-Results are not fenced by the broker. So a message whose lease may have ended by our own clock (this process was
-frozen, or cut off) has it confirmed before its result is stored.
+What the backend stores is not fenced by the broker. So a message whose lease may have ended by our own clock (this
+process was frozen, or cut off) has it confirmed before its result is stored.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -22,6 +22,7 @@ from aioretryq.batching import GroupCommit
 from aioretryq.errors import BackendError, ProtocolError
 from aioretryq.message import Finish
 from aioretryq.protocol.saferepr import inline
+from aioretryq.value import value
 from aioretryq.worker.followups import NOTHING
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ logger = logging.getLogger("aioretryq.worker")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completion:
     """A settlement, and the job whose message it is about; None when that was acknowledged before it ran.
 
@@ -52,7 +53,7 @@ class Completion:
     unfinished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """`ours` is False when the message was somebody else's: then nothing was done.
 
@@ -65,6 +66,7 @@ class Verdict:
 
 LOST = Verdict(ours=False)
 DONE = Verdict(ours=True)
+_VERDICTS = {True: DONE, False: LOST, None: None}
 
 
 class Settler:
@@ -84,6 +86,7 @@ class Settler:
         self._broker_outage = broker_outage
         self._backend_outage = backend_outage
         self._clock = clock
+        self._joined = broker.joins(results.backend)
         self._commits: GroupCommit[Completion, Verdict] = GroupCommit(self._commit, size=_size)
         self._without_result: GroupCommit[Completion, Verdict] = GroupCommit(self._commit, size=_size)
 
@@ -100,7 +103,7 @@ class Settler:
         settlement = completion.settlement
         following = settlement.following
         stores = settlement.record is not None or (following is not NOTHING and following.in_backend)
-        return await (self._commits if stores else self._without_result).submit(completion)
+        return await (self._commits if stores else self._without_result).hand_in(completion).answer
 
     async def settled(self, task_id: str) -> ResultDocument | None:
         """The final result, if one is stored: then an earlier holder of the message got as far as that."""
@@ -124,10 +127,24 @@ class Settler:
             lanes.start_soon(self._without_result.run)
 
     async def _commit(self, batch: list[Completion]) -> list[Verdict]:
+        together = [n for n, entry in enumerate(batch) if _in_one_step(entry)] if self._joined else []
+        if not together:
+            return await self._apart(batch)
+        finishes = [_finish(entry.job, entry.settlement, joined=True) for n in together if (entry := batch[n]).job]
+        found = await self._broker_outage.survive(lambda: self._broker.finish(finishes))
+        verdicts = dict(zip(together, map(_VERDICTS.get, found), strict=True))
+        if rest := [n for n in range(len(batch)) if verdicts.get(n) is None]:
+            verdicts.update(zip(rest, await self._apart([batch[n] for n in rest]), strict=True))
+        return [verdicts[n] or LOST for n in range(len(batch))]
+
+    async def _apart(self, batch: list[Completion]) -> list[Verdict]:
         ours = await self._backend_outage.survive(lambda: self._store(batch))
         due = await self._chords(batch, ours)
-        verdicts = [Verdict(ours=still, due=complete) for still, complete in zip(ours, due, strict=True)]
-        done = [n for n, entry in enumerate(batch) if verdicts[n] == DONE and not entry.unfinished]
+        verdicts = [
+            Verdict(ours=still, due=complete) if complete else DONE if still else LOST
+            for still, complete in zip(ours, due, strict=True)
+        ]
+        done = [n for n, entry in enumerate(batch) if verdicts[n] is DONE and not entry.unfinished]
         await self._send([batch[n].settlement for n in done if batch[n].job is None])
         finishes = {n: _finish(job, batch[n].settlement) for n in done if (job := batch[n].job) is not None}
         if finishes:
@@ -209,8 +226,16 @@ class Settler:
         return [entry.job is None or not entry.job.lease_lost for entry in batch]
 
 
-def _finish(job: Job, settlement: Settlement) -> Finish:
-    return Finish(job.delivery, settlement.send, settlement.dead)
+def _in_one_step(entry: Completion) -> bool:
+    """Whether all there is to do is the broker's, if it joins the result backend. Nearly always."""
+    job, settlement = entry.job, entry.settlement
+    if job is None or job.lease_lost or entry.unfinished:
+        return False
+    return settlement.record is not None and settlement.following is NOTHING
+
+
+def _finish(job: Job, settlement: Settlement, *, joined: bool = False) -> Finish:
+    return Finish(job.delivery, settlement.send, settlement.dead, settlement.record if joined else None)
 
 
 def _size(completion: Completion) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import signal
-import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from aioretryq.config import check
-from aioretryq.errors import ConfigError, UnavailableError
+from aioretryq.errors import UnavailableError
 from aioretryq.outage import Outage
 from aioretryq.outcome import Interrupted
 from aioretryq.topology import topology_of
@@ -27,6 +25,7 @@ from aioretryq.worker.fetcher import Fetcher, queue_order
 from aioretryq.worker.handover import Handover
 from aioretryq.worker.housekeeping import Housekeeping
 from aioretryq.worker.jobs import LAST_SETTLEMENTS, Job, Jobs
+from aioretryq.worker.names import node_name
 from aioretryq.worker.revocations import Revocations
 from aioretryq.worker.settler import Settler
 from aioretryq.worker.sources import Sources
@@ -43,8 +42,6 @@ logger = logging.getLogger("aioretryq.worker")
 STOP = (signal.SIGTERM, signal.SIGINT)
 HEARS_WITHIN = 1.0
 """Seconds after which a worker counts as ready although it does not hear remote control yet."""
-NOT_IN_NAMES = re.compile(r"[\s,*?\[\]%]")
-"""Blanks and commas part the names that a command is for, the others make a pattern of a name."""
 STOP_NOW = tuple(getattr(signal, name) for name in ("SIGQUIT",) if hasattr(signal, name))  # not on Windows
 
 
@@ -198,10 +195,8 @@ class Worker:
         """
         for job in interrupted:
             job.cancel(Interrupted())
-        with anyio.move_on_after(LAST_SETTLEMENTS):
-            for job in interrupted:
-                await job.finished.wait()
-        for job in [job for job in interrupted if not job.finished.is_set()]:
+        await jobs.wait_for(interrupted, LAST_SETTLEMENTS)
+        for job in [job for job in interrupted if not job.finished]:
             if job.held:
                 jobs.interrupted.append(job)
             if job.in_body:
@@ -297,23 +292,3 @@ class Worker:
 def _setting(queue: TaskQueue, name: str, given: Any) -> Any:
     """What was given, checked as the setting would be; or the setting."""
     return getattr(queue.conf, name) if given is None else check(name, given)
-
-
-def node_name(name: str | None) -> str:
-    """`name@host`, as Celery calls its workers, with its abbreviations: `%h` is the host, `%n` the host without its
-    domain, `%d` the domain. `%i` and `%I`, where a number among `--processes` goes, are 0 and nothing here."""
-    host = socket.gethostname()
-    if name is None:
-        return f"aioretryq-{os.getpid()}@{host}"
-    short, _, domain = host.partition(".")
-    meant = {"%h": host, "%n": short, "%d": domain, "%i": "0", "%I": ""}
-    expanded = re.sub("%.", lambda found: meant.get(found[0], found[0]), name)
-    node = expanded if "@" in expanded else f"{expanded}@{host}"
-    if wrong := " ".join(map(repr, dict.fromkeys(NOT_IN_NAMES.findall(node)))):
-        raise ConfigError(
-            f"A worker cannot be named {name!r}: nobody could address it with {wrong} in its name. "
-            "Use letters, digits, '-', '_', '.'; %h, %n and %d for the host, %i for the number of the process."
-        )
-    if node.startswith("@") or node.endswith("@"):
-        raise ConfigError(f"A worker cannot be named {name!r}: a name looks like web@%h, and {node!r} lacks a half.")
-    return node

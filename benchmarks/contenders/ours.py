@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aioretryq import TaskQueue
-from aioretryq.worker import Worker
 from benchmarks import place, tasks
-from benchmarks.contenders import Contender
+from benchmarks.contenders.adapter import Adapter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
-
     from aioretryq import AsyncResult
 
 queue = TaskQueue(place.URL, worker_concurrency=place.CONCURRENCY)
-TASKS = {"no_op": queue.task(tasks.no_op), "io": queue.task(tasks.io)}
+TASKS: dict[str, Any] = {each.__name__: queue.task(each) for each in (tasks.no_op, tasks.io, tasks.echo)}
 
 
-class Ours:
-    async def enqueue(self, task: str, number: int) -> AsyncResult[Any]:
-        return await TASKS[task].delay(number)
+class Ours(Adapter):
+    bulk = hasattr(TASKS["no_op"], "delay_many")
 
-    async def result(self, handle: AsyncResult[Any], timeout: float) -> Any:
+    async def open(self) -> None:
+        await queue.__aenter__()
+
+    async def close(self) -> None:
+        await queue.__aexit__(None, None, None)
+
+    async def send(self, task: str, number: int, *more: Any, delay: float | None = None) -> AsyncResult[Any]:
+        sent: AsyncResult[Any]
+        if delay is not None:
+            sent = await TASKS[task].apply_async((number, *more), countdown=delay)
+        else:
+            sent = await TASKS[task].delay(number, *more)
+        return sent
+
+    async def send_many(self, task: str, numbers: range) -> list[Any]:
+        if not self.bulk:
+            return await self.send_at_once(task, numbers)
+        return list(await TASKS[task].delay_many((number,) for number in numbers))
+
+    async def wait(self, handle: AsyncResult[Any], timeout: float) -> Any:
         return await handle.get(timeout)
 
 
-@asynccontextmanager
-async def client() -> AsyncIterator[Ours]:
-    async with queue:
-        yield Ours()
-
-
-def worker_command(_task: str) -> list[str]:
-    return [sys.executable, "-m", "aioretryq", "worker", f"{__name__}:queue", "-l", "warning", "--grace", "1"]
-
-
-def local_worker() -> AbstractAsyncContextManager[object]:
-    return Worker(queue, grace=1.0).running()
-
-
-CONTENDER = Contender(client, worker_command, local_worker if place.URL.startswith("memory:") else None)
+ADAPTER = Ours()

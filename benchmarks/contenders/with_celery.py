@@ -1,51 +1,47 @@
-"""Celery: a solo worker for no-ops (its fastest for them), threads for tasks that wait."""
+"""Celery on Redis: its documented settings for many short tasks."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import Celery
+from celery.result import ResultSet
 
 from benchmarks import place, tasks
-from benchmarks.contenders import Contender
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-THREADS = 1000
-"""A thread for each waiter, up to this many: `get()` blocks."""
+from benchmarks.contenders.adapter import Adapter
 
 create: Any = Celery
+results_of: Any = ResultSet
 app = create("benchmarks", broker=place.URL, backend=place.URL)
-app.conf.update(worker_concurrency=place.CONCURRENCY, broker_connection_retry_on_startup=True)
-TASKS = {"no_op": app.task(tasks.plain_no_op), "io": app.task(tasks.plain_io)}
+app.conf.update(
+    worker_prefetch_multiplier=4 if place.CONCURRENCY > 100 else 128,
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+)
+TASKS = {
+    "no_op": app.task(tasks.plain_no_op),
+    "io": app.task(tasks.plain_io),
+    "echo": app.task(tasks.plain_echo),
+}
 
 
-class CeleryClient:
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
+class WithCelery(Adapter):
+    blocking = True
+    bulk = True
 
-    async def enqueue(self, task: str, number: int) -> Any:
-        return TASKS[task].delay(number)
+    async def send(self, task: str, number: int, *more: Any, delay: float | None = None) -> Any:
+        return TASKS[task].apply_async((number, *more), countdown=delay)
 
-    async def result(self, handle: Any, timeout: float) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, handle.get, timeout)
+    async def send_many(self, task: str, numbers: range) -> list[Any]:
+        with app.producer_pool.acquire(block=True) as producer:
+            return [TASKS[task].apply_async((number,), producer=producer) for number in numbers]
 
+    async def wait(self, handle: Any, timeout: float) -> Any:
+        return handle.get(timeout)
 
-@asynccontextmanager
-async def client() -> AsyncIterator[CeleryClient]:
-    threads = ThreadPoolExecutor(THREADS)
-    yield CeleryClient(threads)
-    threads.shutdown(wait=False, cancel_futures=True)
-
-
-def worker_command(task: str) -> list[str]:
-    pool = "threads" if task == "io" else "solo"
-    return [sys.executable, "-m", "celery", "-A", __name__, "worker", "-P", pool, "-l", "WARNING"]
+    async def collect(self, handles: list[Any], timeout: float) -> list[Any]:
+        values: list[Any] = results_of(handles).get(timeout)
+        return values
 
 
-CONTENDER = Contender(client, worker_command)
+ADAPTER = WithCelery()

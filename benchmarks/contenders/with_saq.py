@@ -1,20 +1,19 @@
-"""SAQ on Redis. `refresh` is the quickest of its ways to wait for a result."""
+"""SAQ on Redis, with uvloop. `refresh` is the quickest of its ways to wait for a result."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+import asyncio
+import time
+from typing import Any
 
+import uvloop
 from saq import Queue
 
 from benchmarks import place, tasks
-from benchmarks.contenders import Contender
+from benchmarks.contenders.adapter import Adapter
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-queue = Queue.from_url(place.URL)
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+queue: Any = Queue.from_url(place.URL, max_concurrent_ops=100)
 
 
 async def no_op(_context: Any, *, number: int) -> int:
@@ -25,27 +24,31 @@ async def io(_context: Any, *, number: int) -> int:
     return await tasks.io(number)
 
 
-settings = {"queue": queue, "functions": [no_op, io], "concurrency": place.CONCURRENCY}
+async def echo(_context: Any, *, number: int, text: str) -> str:
+    return await tasks.echo(number, text)
 
 
-class SaqClient:
-    async def enqueue(self, task: str, number: int) -> Any:
-        return await queue.enqueue(task, number=number)
+settings = {"queue": queue, "functions": [no_op, io, echo], "concurrency": place.CONCURRENCY}
 
-    async def result(self, handle: Any, timeout: float) -> Any:
+
+class Saq(Adapter):
+    async def open(self) -> None:
+        await queue.connect()
+        # A worker that starts sweeps, and then aborts what it has just taken itself. Not so if another one has swept.
+        await queue.sweep(lock=3600)
+
+    async def close(self) -> None:
+        await queue.disconnect()
+
+    async def send(self, task: str, number: int, *more: Any, delay: float | None = None) -> Any:
+        options: dict[str, Any] = {"text": more[0]} if more else {}
+        if delay is not None:
+            options["scheduled"] = time.time() + delay
+        return await queue.enqueue(task, number=number, timeout=60, **options)
+
+    async def wait(self, handle: Any, timeout: float) -> Any:
         await handle.refresh(until_complete=timeout)
         return handle.result
 
 
-@asynccontextmanager
-async def client() -> AsyncIterator[SaqClient]:
-    await queue.connect()
-    yield SaqClient()
-    await queue.disconnect()
-
-
-def worker_command(_task: str) -> list[str]:
-    return [sys.executable, "-m", "saq", f"{__name__}.settings"]
-
-
-CONTENDER = Contender(client, worker_command)
+ADAPTER = Saq()

@@ -1,39 +1,47 @@
-"""streaQ on Redis; its log line for every task is off, as nobody else writes one here."""
+"""streaQ on Redis, with uvloop; its log line for every task is off, as nobody else writes one here."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+import asyncio
+from datetime import timedelta
+from typing import Any
 
 from streaq import Worker
 
 from benchmarks import place, tasks
-from benchmarks.contenders import Contender
+from benchmarks.contenders.adapter import Adapter
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+WAITERS = 50
+"""Results awaited at once: each needs a connection and then a second one; from about 64 on they block each other."""
 
-worker: Any = Worker(redis_url=place.URL, concurrency=place.CONCURRENCY)
-TASKS = {"no_op": worker.task(silent=True)(tasks.no_op), "io": worker.task(silent=True)(tasks.io)}
-
-
-class StreaqClient:
-    async def enqueue(self, task: str, number: int) -> Any:
-        return await TASKS[task].enqueue(number)
-
-    async def result(self, handle: Any, timeout: float) -> Any:
-        return (await handle.result(int(timeout))).result
+worker: Any = Worker(redis_url=place.URL, concurrency=place.CONCURRENCY, anyio_kwargs={"use_uvloop": True})
+TASKS = {each.__name__: worker.task(silent=True)(each) for each in (tasks.no_op, tasks.io, tasks.echo)}
 
 
-@asynccontextmanager
-async def client() -> AsyncIterator[StreaqClient]:
-    async with worker:
-        yield StreaqClient()
+class Streaq(Adapter):
+    bulk = True
+    _waiting: asyncio.Semaphore
+
+    async def open(self) -> None:
+        self._waiting = asyncio.Semaphore(WAITERS)
+        await worker.__aenter__()
+
+    async def close(self) -> None:
+        await worker.__aexit__(None, None, None)
+
+    async def send(self, task: str, number: int, *more: Any, delay: float | None = None) -> Any:
+        called = TASKS[task].enqueue(number, *more)
+        return await (called.start(delay=timedelta(seconds=delay)) if delay is not None else called)
+
+    async def send_many(self, task: str, numbers: range) -> list[Any]:
+        handles = [TASKS[task].enqueue(number) for number in numbers]
+        for first in range(0, len(handles), 1000):
+            await worker.enqueue_many(handles[first : first + 1000])
+        return handles
+
+    async def wait(self, handle: Any, timeout: float) -> Any:
+        async with self._waiting:
+            return (await handle.result(timedelta(seconds=timeout))).result
 
 
-def worker_command(_task: str) -> list[str]:
-    return [sys.executable, "-m", "streaq", "run", f"{__name__}:worker"]
-
-
-CONTENDER = Contender(client, worker_command)
+ADAPTER = Streaq()

@@ -1,42 +1,41 @@
-"""taskiq on Redis streams, with results in Redis."""
+"""taskiq on Redis streams (its list broker loses what a dead worker held), results in Redis, with uvloop."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+from taskiq import TaskiqScheduler
+from taskiq_redis import ListRedisScheduleSource, RedisAsyncResultBackend, RedisStreamBroker
 
 from benchmarks import place, tasks
-from benchmarks.contenders import Contender
+from benchmarks.contenders.adapter import Adapter
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+POLL = 0.005
+"""Seconds between looks for a result: 0.2 by default."""
 
 results: Any = RedisAsyncResultBackend(place.URL)
 broker: Any = RedisStreamBroker(place.URL, consumer_id="0").with_result_backend(results)
-TASKS = {"no_op": broker.register_task(tasks.no_op), "io": broker.register_task(tasks.io)}
+TASKS = {each.__name__: broker.register_task(each) for each in (tasks.no_op, tasks.io, tasks.echo)}
+source: Any = ListRedisScheduleSource(place.URL)
+scheduler: Any = TaskiqScheduler(broker, [source])
 
 
-class TaskiqClient:
-    async def enqueue(self, task: str, number: int) -> Any:
-        return await TASKS[task].kiq(number)
+class Taskiq(Adapter):
+    async def open(self) -> None:
+        await broker.startup()
+        await source.startup()
 
-    async def result(self, handle: Any, timeout: float) -> Any:
-        return (await handle.wait_result(timeout=timeout)).return_value
+    async def close(self) -> None:
+        await broker.shutdown()
 
+    async def send(self, task: str, number: int, *more: Any, delay: float | None = None) -> Any:
+        if delay is not None:
+            return await TASKS[task].schedule_by_time(source, datetime.now(UTC) + timedelta(seconds=delay), number)
+        return await TASKS[task].kiq(number, *more)
 
-@asynccontextmanager
-async def client() -> AsyncIterator[TaskiqClient]:
-    await broker.startup()
-    yield TaskiqClient()
-    await broker.shutdown()
-
-
-def worker_command(_task: str) -> list[str]:
-    limits = ["--workers", "1", "--max-async-tasks", str(place.CONCURRENCY)]
-    return [sys.executable, "-m", "taskiq", "worker", f"{__name__}:broker", *limits, "--log-level", "WARNING"]
+    async def wait(self, handle: Any, timeout: float) -> Any:
+        return (await handle.wait_result(timeout=timeout, check_interval=POLL)).return_value
 
 
-CONTENDER = Contender(client, worker_command)
+ADAPTER = Taskiq()

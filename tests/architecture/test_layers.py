@@ -16,6 +16,8 @@ LAYERS = [
     (
         "vocabulary",
         [
+            "lazy",
+            "value",
             "errors",
             "states",
             "message",
@@ -54,6 +56,10 @@ LAYERS = [
             "linking",
             "canvas",
             "publishing",
+            "sending",
+            "sending_many",
+            "plain_calls",
+            "ids",
             "result",
             "group_result",
             "eager",
@@ -70,6 +76,7 @@ LAYERS = [
 ]
 DOCUMENT = PACKAGE.parent / "ARCHITECTURE.md"
 RANK = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
+LATER = re.compile(r"(?P<module>aioretryq(\.\w+)*):\w+")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -92,11 +99,18 @@ def known(name: str) -> bool:
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Modules of the package that are imported, in whatever way; `from x import y` may name module x.y."""
+    """Modules of the package that are imported, in whatever way; `from x import y` may name module x.y.
+
+    So is what stands as text for later: `Lazy("aioretryq.x")`, and `aioretryq.x:y` in a table.
+    """
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Lazy":
+            names = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [match["module"] for match in [LATER.fullmatch(node.value)] if match is not None]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             names = [f"{node.module}.{alias.name}" for alias in node.names]

@@ -18,6 +18,7 @@ from aioretryq.backends.redis import RedisBackend
 from aioretryq.config import Settings
 from aioretryq.errors import BackendError, BackendUnavailable, ConfigError, NotOpenError
 from contracts.backend_contract import BackendContract, doc, drop, hear, result, subscribe
+from redis_server import RedisServer
 
 
 def open_backend(url: str, **settings: object) -> RedisBackend:
@@ -324,6 +325,86 @@ class TestListening:
             receiving = await subscribe(listener, "b")
             await backend.store([result("b")])
             assert await receiving == [("b", doc("b"))]
+
+
+class TestWhatIsThereAlready:
+    """The listener looks when it subscribes, in the same round trip."""
+
+    async def test_nothing(self, backend):
+        async with backend.listen() as listener:
+            assert await listener.subscribe(["a"]) is False
+            assert await listener.subscribe(["b", "c"]) is False
+
+    async def test_one_is_heard_at_once(self, backend):
+        await backend.store([result("a")])
+        async with backend.listen() as listener:
+            assert await listener.subscribe(["a"]) is False
+            assert await hear(listener) == {"a": doc("a")}
+
+    async def test_of_many_the_caller_is_told(self, backend, server):
+        await backend.store([result("b")])
+        async with backend.listen() as listener:
+            assert await listener.subscribe(["a", "b"]) is True
+            await backend.store([result("a")])
+            assert await hear(listener) == {"a": doc("a")}
+
+    async def test_more_than_a_server_keeps_for_subscribers(self, backend, server):
+        """It cuts off whoever has more than that to read."""
+        large = b'{"status": "SUCCESS", "result": "%s"}' % (b"x" * 4_000_000)
+        names = [str(n) for n in range(10)]
+        for name in names:
+            server.set(f"celery-task-meta-{name}", large)
+        async with backend.listen() as listener:
+            assert await listener.subscribe(names) is True
+            await backend.store([result("a")])
+            await listener.subscribe(["a"])
+            assert await hear(listener) == {"a": doc("a")}
+
+    async def test_what_a_refused_id_leaves_behind(self, redis_url, server):
+        server.execute_command("ACL", "SETUSER", "blind", "reset", "on", ">secret", "+@all", "&*", "%R~*-ok")
+        async with open_backend(redis_url.replace("//", "//blind:secret@")) as backend, backend.listen() as listener:
+            for names in (["a-no"], ["a-ok", "b-no"]):
+                with pytest.raises(BackendError, match="ACL"):
+                    await listener.subscribe(names)
+            assert await listener.subscribe(["b-ok"]) is False
+            assert server.pubsub_channels() == [b"celery-task-meta-b-ok"]
+        server.acl_deluser("blind")
+
+
+@pytest.fixture(scope="module")
+def old_server():
+    server = RedisServer("--rename-command", "HELLO", "GOODDAY")
+    server.start()
+    yield server
+    server.close()
+
+
+class TestOldProtocol:
+    """A server, or what is before it, that does not know RESP3: then callers have to look themselves."""
+
+    async def test_it_hears(self, old_server):
+        async with open_backend(old_server.url, redis_socket_timeout=0.2) as backend, backend.listen() as listener:
+            receiving = asyncio.create_task(listener.receive())
+            assert await listener.subscribe(["a", "b"]) is None
+            await asyncio.wait([receiving], timeout=0.5)  # longer than the server may be silent
+            await backend.store([result("a")])
+            assert await receiving == [("a", doc("a"))]
+            await listener.unsubscribe(["a"])
+            await backend.store([result("a", states.STARTED), result("b")])
+            assert await hear(listener) == {"b": doc("b")}
+
+    async def test_a_refusal(self, old_server):
+        with redis.Redis.from_url(old_server.url, protocol=2) as client:
+            client.execute_command("ACL", "SETUSER", "deaf", "reset", "on", ">secret", "+@all", "~*", "&*ok")
+        async with (
+            open_backend(old_server.url.replace("//", "//deaf:secret@")) as backend,
+            backend.listen() as listener,
+        ):
+            with pytest.raises(BackendError, match="ACL"):
+                await listener.subscribe(["a-ok", "b"])
+            await listener.subscribe(["c-ok"])
+            await backend.store([result("c-ok")])
+            assert await hear(listener) == {"c-ok": doc("c-ok")}
 
 
 class TestTrouble:

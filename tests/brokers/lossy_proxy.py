@@ -6,6 +6,11 @@ import asyncio
 import contextlib
 from typing import Self
 
+import pytest
+import redis
+
+from aioretryq.errors import BrokerUnavailable
+
 PIECE = 2**16
 SCRIPTS = b"EVALSHA"
 
@@ -76,3 +81,32 @@ class LossyProxy:
             task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+def scripts_run(server: redis.Redis) -> int:
+    return server.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+
+
+async def lose_reply(proxy, *operations):
+    """The server does it, and the client does not hear of it."""
+    proxy.lose_replies()
+    for answer in await asyncio.gather(*operations, return_exceptions=True):
+        assert isinstance(answer, BrokerUnavailable), answer
+    proxy.flow()
+
+
+async def come_late(proxy, operation):
+    """The client gives up before the server begins; setting what is returned lets the server begin."""
+    gate = proxy.hold_requests()
+    with pytest.raises(BrokerUnavailable):
+        await operation
+    proxy.flow()
+    return gate
+
+
+async def arrive(gate, server):
+    before = scripts_run(server)
+    gate.set()
+    async with asyncio.timeout(10):
+        while scripts_run(server) == before:
+            await asyncio.sleep(0.001)

@@ -239,7 +239,7 @@ class TestOneConnection:
 
     async def test_an_inbox_whose_connections_are_cut(self, broker, server):
         async with broker.bus().inbox("replies", "me", ttl=10) as inbox:
-            while not server.info("clients")["blocked_clients"]:
+            while not server.info("stats")["tracking_total_keys"]:
                 await asyncio.sleep(0.001)
             server.client_kill_filter(_type="normal", skipme=True)
             with pytest.raises(BrokerUnavailable):

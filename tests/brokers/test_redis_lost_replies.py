@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from lossy_proxy import LossyProxy
+from lossy_proxy import LossyProxy, arrive, come_late, lose_reply
 from redis_world import RedisWorld, open_broker, task_message
 
 import aioretryq.brokers
@@ -53,35 +53,6 @@ async def world(redis_url):
 def server(redis_url):
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
-
-
-def scripts_run(server: redis.Redis) -> int:
-    return server.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
-
-
-async def lose_reply(proxy, *operations):
-    """The server does it, and the client does not hear of it."""
-    proxy.lose_replies()
-    for answer in await asyncio.gather(*operations, return_exceptions=True):
-        assert isinstance(answer, BrokerUnavailable), answer
-    proxy.flow()
-
-
-async def come_late(proxy, operation):
-    """The client gives up before the server begins; setting what is returned lets the server begin."""
-    gate = proxy.hold_requests()
-    with pytest.raises(BrokerUnavailable):
-        await operation
-    proxy.flow()
-    return gate
-
-
-async def arrive(gate, server):
-    before = scripts_run(server)
-    gate.set()
-    async with asyncio.timeout(10):
-        while scripts_run(server) == before:
-            await asyncio.sleep(0.001)
 
 
 class TestClaim:

@@ -50,11 +50,21 @@ def connections(server: redis.Redis) -> dict[str, int]:
     return {name: names.count(name) for name in names if name.startswith("aioretryq")}
 
 
-async def blocked(server: redis.Redis, count: int) -> None:
-    """Return once `count` clients wait in a blocking command."""
+WATCHED = 6
+"""Keys of one queue: four lists, its schedule, and the revocations, which all queues share."""
+
+
+async def watched(server: redis.Redis, count: int = WATCHED) -> None:
+    """Return once the server would tell of changes of `count` keys."""
     async with asyncio.timeout(10):
-        while server.info("clients")["blocked_clients"] != count:
+        while server.info("stats")["tracking_total_keys"] != count:
             await asyncio.sleep(0.001)
+
+
+async def begin_waiting(server: redis.Redis, broker: RedisBroker, *queues: str) -> asyncio.Task[None]:
+    waiting = asyncio.create_task(broker.wait(queues, timeout=60))
+    await watched(server, 1 + 5 * len(queues))
+    return waiting
 
 
 class TestWaiting:
@@ -62,8 +72,7 @@ class TestWaiting:
         delays = []
         async with open_broker(redis_url) as other:
             for _ in range(5):
-                waiting = asyncio.create_task(broker.wait(["celery"], timeout=10))
-                await blocked(server, 1)
+                waiting = await begin_waiting(server, broker, "celery")
                 started = time.perf_counter()
                 await other.send([message("a")])
                 await waiting
@@ -71,23 +80,36 @@ class TestWaiting:
                 await broker.finish([Finish(await take_one(broker))])
         assert min(delays) < 0.05
 
-    async def test_a_lower_priority_has_its_own_watch_once_seen(self, redis_url, broker, server):
-        async with open_broker(redis_url) as other:
-            await other.send([message("a", priority=5)])
-            await take_one(broker)
-            waiting = asyncio.create_task(broker.wait(["celery"], timeout=10))
-            await blocked(server, 2)
-            server.lpush(f"celery{SEP}3", "from a Celery client")
-            started = time.perf_counter()
+    @pytest.mark.parametrize("bucket", [3, 6, 9])
+    async def test_the_first_message_of_a_lower_priority_wakes_at_once(self, broker, server, bucket):
+        waiting = await begin_waiting(server, broker, "celery")
+        server.lpush(f"celery{SEP}{bucket}", "from a Celery client")
+        async with asyncio.timeout(10):
             await waiting
-            assert time.perf_counter() - started < 0.5
-            assert bodies(await take(broker)) == ["from a Celery client"]
+        assert bodies(await take(broker)) == ["from a Celery client"]
+
+    async def test_what_others_park_and_revoke_wakes_at_once(self, redis_url, broker, server):
+        async with open_broker(redis_url) as other:
+            assert await take(broker) == []
+            waiting = await begin_waiting(server, broker, "celery")
+            await other.send([message("parked", due=time.time() + 0.2)])
+            async with asyncio.timeout(10):
+                await waiting
+                assert await take(broker) == []
+                while not (found := await take(broker)):  # from now on it is known when
+                    await broker.wait(["celery"], timeout=60)
+            assert bodies(found) == ["parked"]
+            waiting = await begin_waiting(server, broker, "celery")
+            await other.revoke(["id"], ttl=60)
+            async with asyncio.timeout(10):
+                await waiting
+            assert (await broker.claim(["celery"], limit=1)).revoked == ["id"]
 
     async def test_what_this_process_sends_or_parks_is_noticed_at_once(self, broker, server):
         await take(broker)
         for sent in (message("lower", priority=9), message("parked", due=time.time() + 0.1)):
             waiting = asyncio.create_task(wait_and_take(broker))
-            await blocked(server, 1 if sent.due is None else 2)
+            await watched(server)
             started = time.perf_counter()
             await broker.send([sent])
             assert bodies(await waiting) == bodies([sent])
@@ -96,32 +118,29 @@ class TestWaiting:
     async def test_connections_are_few(self, redis_url, broker, server):
         assert connections(server) == {"aioretryq:broker": 1}
         await asyncio.gather(*(broker.depth(["celery"]) for _ in range(20)))
-        await broker.wait(["a", "b"], timeout=0.05)
-        await broker.wait(["a", "b"], timeout=0.05)
-        assert connections(server) == {"aioretryq:broker": 2, "aioretryq:wait": 2}
+        for _ in range(3):
+            await broker.wait(["a", "b"], timeout=0.05)
+        assert connections(server) == {"aioretryq:broker": 2, "aioretryq:wait": 1}
         await broker.__aexit__(None, None, None)
         await gone(server)
 
-    async def test_an_idle_worker_asks_little(self, broker, server):
-        await take(broker)
+    async def test_who_waits_asks_nothing(self, broker, server):
+        waiting = await begin_waiting(server, broker, "celery")
         server.config_resetstat()
-        until = time.monotonic() + 2.2
-        while time.monotonic() < until:
-            assert await take(broker) == []
-            await broker.wait(["celery"], timeout=60)
-        asked = calls(server)
-        assert asked["evalsha"] <= 4
-        assert asked.get("blmove", 0) <= 2
+        await asyncio.wait([waiting], timeout=2)
+        assert not waiting.done()
+        assert calls(server).keys() <= {"info", "config|resetstat"}
+        waiting.cancel()
 
     async def test_nothing_goes_on_when_nobody_waits_any_more(self, broker, server):
         await broker.wait(["celery", "mail"], timeout=0.05)
         await broker.send([message("a")])
         await broker.wait(["celery"], timeout=10)
         server.config_resetstat()
+        await broker.wait(["other"], timeout=0.05)
         await broker.wait(["other"], timeout=0.3)
-        asked = calls(server)
-        assert asked.get("blmove", 0) <= 2
-        assert "evalsha" not in asked
+        assert calls(server)["exists"] == 1
+        assert "evalsha" not in calls(server)
 
     async def test_a_full_list_and_nobody_who_claims(self, broker, server):
         # As a worker with all hands busy: whoever waits again is told again, in one round trip each.
@@ -130,12 +149,11 @@ class TestWaiting:
         for _ in range(10):
             async with asyncio.timeout(10):
                 await broker.wait(["celery"], timeout=60)
-        assert calls(server).get("blmove", 0) <= 10
+        assert calls(server)["exists"] <= 10
 
     async def test_cancelled_waits_leak_nothing(self, broker, server):
         for _ in range(30):
-            waiting = asyncio.create_task(broker.wait(["celery"], timeout=60))
-            await blocked(server, 1)
+            waiting = await begin_waiting(server, broker, "celery")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -157,12 +175,46 @@ class TestWaiting:
 
     async def test_closing_while_waiting(self, redis_url, server):
         broker = await open_broker(redis_url).__aenter__()
-        waiting = asyncio.create_task(broker.wait(["celery"], timeout=60))
-        await blocked(server, 1)
+        waiting = await begin_waiting(server, broker, "celery")
         await broker.__aexit__(None, None, None)
         async with asyncio.timeout(10):
             await waiting
         await gone(server)
+
+
+class TestServersThatTellNothing:
+    """Where an ACL or a proxy forbids CLIENT TRACKING."""
+
+    @pytest.fixture
+    def url(self, redis_server, server):
+        server.execute_command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", "-client|tracking")
+        yield f"redis://deaf:secret@127.0.0.1:{redis_server.port}/0"
+        server.execute_command("ACL", "DELUSER", "deaf")
+
+    async def test_messages_are_found_all_the_same(self, url, server, caplog):
+        async with open_broker(url) as broker:
+            assert await take(broker) == []
+            for key in ("celery", f"celery{SEP}6"):
+                waiting = asyncio.create_task(wait_and_take(broker))
+                await asyncio.wait([waiting], timeout=0.3)
+                server.lpush(key, "from a Celery client")
+                assert bodies(await waiting) == ["from a Celery client"]
+            async with asyncio.timeout(10):
+                await broker.send([message("parked", due=time.time() + 0.1)])
+                assert bodies(await wait_and_take(broker)) == ["parked"]
+                await broker.revoke(["id"], ttl=60)
+                while not (await broker.claim(["celery"], limit=1)).revoked:
+                    await broker.wait(["celery"], timeout=60)
+        assert caplog.text.count("ten times a second") == 1
+
+    async def test_looking_is_cheap(self, url, server):
+        async with open_broker(url) as broker:
+            await broker.wait(["celery"], timeout=0.001)
+            server.config_resetstat()
+            await broker.wait(["celery"], timeout=1)
+        asked = calls(server)
+        assert asked["exists"] <= 11
+        assert "evalsha" not in asked
 
 
 async def gone(server: redis.Redis) -> None:
@@ -212,8 +264,7 @@ class TestTrouble:
             assert client.exists("_kombu.binding.celery", "_kombu.binding_permanent.celery") == 2
 
     async def test_a_restart_ends_a_wait(self, redis_server, broker, server):
-        waiting = asyncio.create_task(broker.wait(["celery", "mail"], timeout=60))
-        await blocked(server, 2)
+        waiting = await begin_waiting(server, broker, "celery", "mail")
         redis_server.restart()
         with pytest.raises(BrokerUnavailable):
             await waiting
@@ -224,15 +275,14 @@ class TestTrouble:
 
     async def test_killed_connections(self, broker, server):
         await broker.send([message("a")])
-        waiting = asyncio.create_task(broker.wait(["mail"], timeout=60))
-        await blocked(server, 1)
+        waiting = await begin_waiting(server, broker, "mail")
         server.client_kill_filter(_type="normal", skipme=True)
         with pytest.raises(BrokerUnavailable):
             await waiting
         assert bodies(await take(broker)) == ["a"]
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(wait_and_take(broker, "mail"))
-            await blocked(server, 1)
+            await watched(server)
             await broker.send([message("m", "mail")])
         assert bodies(waiting.result()) == ["m"]
 

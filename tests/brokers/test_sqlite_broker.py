@@ -8,17 +8,23 @@ import os
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aioretryq import states
+from aioretryq.backends.memory import MemoryBackend
+from aioretryq.backends.sqlite import SQLiteBackend
+from aioretryq.brokers import sqlite_store
 from aioretryq.brokers.sqlite import SQLiteBroker
 from aioretryq.config import Settings
 from aioretryq.drivers import doorbell
 from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError, NotOpenError
 from aioretryq.message import Delivery, Finish
 from aioretryq.protocol.deadletter import entry_time
+from contracts.backend_contract import doc, result, subscribe
 from contracts.broker_contract import BrokerContract
 from contracts.broker_world import LEASE, bodies, dead_entry, envelope, leases_end, message, sweeps, take, take_one
 from contracts.sqlite_world import SQLiteWorld, make_layout_1
@@ -168,6 +174,110 @@ class TestSQLiteBroker(BrokerContract):
         await broker._database.read(lambda c: c.execute("PRAGMA query_only = OFF"))
         claim = await broker.claim(["celery"], limit=10)
         assert (bodies(claim.deliveries), claim.revoked) == (["a", "b"], ["t"])
+
+    async def test_a_finish_carries_results_along(self, world, broker):
+        backend, elsewhere = await world.backend(), SQLiteBackend(f"{world.path}-other")
+        assert (broker.joins(backend), broker.joins(elsewhere)) == (True, False)
+        assert not broker.joins(MemoryBackend())
+        await broker.send([message(name) for name in "abc"])
+        a, b, c = await take(broker)
+        await broker.requeue([b])
+        await backend.store([result("c", states.FAILURE)])
+        async with backend.listen() as listener:
+            receiving = await subscribe(listener, "a", "b")
+            finishes = [
+                Finish(a, (message("next"),), result=result("a")),
+                Finish(b, (message("never"),), result=result("b")),
+                Finish(c, result=result("c")),
+            ]
+            assert await broker.finish(finishes) == [True, False, True]
+            assert dict(await receiving) == {"a": doc("a")}
+        # Of the lost one nothing is done, and a final state stays.
+        assert await backend.fetch(["a", "b", "c"]) == [doc("a"), None, doc("c", states.FAILURE)]
+        assert bodies(await take(broker)) == ["b", "next"]
+
+    async def test_a_finish_that_fails_has_stored_no_result(self, world, broker):
+        backend = await world.backend()
+        await broker.send([message("a")])
+        (a,) = await take(broker)
+        await broker._database.write(lambda c: c.execute("PRAGMA max_page_count = 30"))
+        with pytest.raises(BrokerUnavailable, match="free some space"):
+            await broker.finish([Finish(a, (message(bytes(10**6)),), result=result("a"))])
+        assert await backend.fetch(["a"]) == [None]
+
+    async def test_what_is_parked_is_no_reason_to_claim_before_it_is_due(self, world, broker):
+        other = await world.connect()
+        waiting = asyncio.create_task(broker.wait(["celery"], timeout=60))
+        await broker.wait(["mail"], timeout=0.1)
+        await other.send([message("later", due=world.now() + 3600)])
+        await other.send([message("soon", due=world.now() + 0.3)])
+        started = time.monotonic()
+        await asyncio.wait_for(waiting, 10)
+        assert time.monotonic() - started > 0.2
+        assert bodies(await take(broker)) == ["soon"]
+
+    async def test_a_lock_is_had_soon_after_it_is_free(self, world, broker):
+        async with locked(world.path):
+            sending = asyncio.create_task(broker.send([message("a")]))
+            await asyncio.wait([sending], timeout=0.3)
+            assert not sending.done()
+        await asyncio.wait_for(sending, 5)
+
+    async def test_many_tags_that_are_over_are_forgotten_bit_by_bit(self, world, broker, monkeypatch):
+        monkeypatch.setattr(sqlite_store, "FORGOTTEN_AT_ONCE", 3)
+        sent = [message(str(n)) for n in range(5)]
+        await broker.send(sent)
+        await world.advance(61)
+        await broker.send([])
+        await broker.send(sent)  # also those that are not forgotten yet
+        assert len(await take(broker)) == 10
+        await broker.send(sent)
+        assert await take(broker) == []
+
+    async def test_a_fresh_send_that_was_cancelled_adds_nothing_when_it_is_repeated(self, world, broker):
+        sent = [replace(message(str(n)), fresh=True) for n in range(3)]
+        async with locked(world.path):
+            sending = asyncio.create_task(broker.send(sent))
+            await asyncio.wait([sending], timeout=0.1)  # now the thread wants the lock
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+        more = replace(message("more"), fresh=True)
+        await broker.send([*reversed(sent), more])
+        await broker.send(sent)
+        assert bodies(await take(broker)) == ["0", "1", "2", "more"]
+
+    async def test_a_fresh_send_that_failed_is_carried_out_once_when_it_is_repeated(self, world, broker):
+        sent = [replace(message(str(n)), fresh=True) for n in range(3)]
+        await broker._database.read(lambda c: c.execute("PRAGMA query_only = ON"))
+        with pytest.raises(BrokerUnavailable):
+            await broker.send(sent)
+        await broker._database.read(lambda c: c.execute("PRAGMA query_only = OFF"))
+        for _ in range(2):
+            await broker.send(sent)
+        assert bodies(await take(broker)) == ["0", "1", "2"]
+
+    async def test_doubts_are_forgotten(self, world, broker):
+        await broker._database.read(lambda c: c.execute("PRAGMA query_only = ON"))
+        for _ in range(3):
+            with pytest.raises(BrokerUnavailable):
+                await broker.send([replace(message("a"), fresh=True)])
+            await world.advance(61)
+        assert len(broker._sends._doubts) == 1
+
+    async def test_of_a_fresh_batch_one_name_is_kept(self, broker):
+        await broker.send([replace(message(str(n)), fresh=True) for n in range(50)])
+        assert await broker._database.read(lambda c: c.execute("SELECT count(*) FROM sent").fetchone()) == (1,)
+
+    async def test_batches_of_any_size(self, broker):
+        for count in (1, 2, 3, 511, 512, 513, 1025):
+            sent = [message(str(n)) for n in range(count)]
+            await broker.send(sent)
+            await broker.send(sent)
+            deliveries = await take(broker, limit=2000)
+            assert bodies(deliveries) == [str(n) for n in range(count)]
+            assert await broker.extend(deliveries) == [True] * count
+            assert await broker.finish([Finish(each) for each in deliveries]) == [True] * count
 
     async def test_a_finish_whose_caller_is_cancelled_is_whole(self, world, broker):
         await broker.send([message("a")])

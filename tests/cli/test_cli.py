@@ -17,7 +17,7 @@ import redis
 from aioretryq import TaskQueue
 from aioretryq.cli.settings import as_markdown
 from aioretryq.cli.worker import numbered
-from aioretryq.worker.worker import node_name
+from aioretryq.worker.names import node_name
 from programs import ROOT, Program, aioretryq_worker, running
 from redis_server import RedisServer, free_port
 

@@ -93,9 +93,9 @@ async def listening(answer):
     """A TCP server that sends what `answer` makes of each read."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while received := await reader.read(4096):
-            writer.write(answer(received))
-        writer.close()
+        with contextlib.closing(writer), contextlib.suppress(OSError):
+            while received := await reader.read(4096):
+                writer.write(answer(received))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:

@@ -52,13 +52,12 @@ async def answering(*answers):
     left = list(answers)
 
     async def serve(reader, writer):
-        with contextlib.suppress(OSError):
+        with contextlib.closing(writer), contextlib.suppress(OSError):
             while received := await reader.read(4096):
                 if b"SETNAME" in received or b"SETINFO" in received:
                     writer.write(b"+OK\r\n" * received.count(b"*"))
                 else:
                     writer.write(left.pop(0) if len(left) > 1 else left[0])
-        writer.close()
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:

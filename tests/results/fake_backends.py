@@ -20,9 +20,11 @@ class TroubledBackend:
         self.error = error or BackendUnavailable("gone")
         self.calls = 0
         self.fetched = []
+        self.asked_for = []
         self.deaf = False
         self.listeners = []
         self.before_subscribe = None
+        self.tells_what_is_there = False
 
     async def __aenter__(self):
         await self.memory.__aenter__()
@@ -73,8 +75,12 @@ class TroubledListener:
     async def subscribe(self, task_ids):
         if self.backend.before_subscribe is not None:
             await self.backend.before_subscribe(task_ids)
+        self.backend.asked_for.append(sorted(task_ids))
         self.subscribed.update(task_ids)
         await self.listener.subscribe(task_ids)
+        if self.backend.tells_what_is_there:
+            return any(await self.backend.memory.fetch(task_ids))
+        return None
 
     async def unsubscribe(self, task_ids):
         self.subscribed.difference_update(task_ids)

@@ -85,6 +85,45 @@ async def test_a_result_stored_between_fetch_and_subscribe(world):
     await world.all_gone()
 
 
+async def test_where_subscribing_tells_that_nothing_is_there_nothing_is_fetched(world):
+    async def first(task_id):
+        with world.consumer.watch(task_id, just_sent=True) as watch:
+            return await watch.next()
+
+    world.backend.tells_what_is_there = True
+    waiting = [asyncio.create_task(first(name)) for name in "ab"]
+    await until(lambda: world.backend.asked_for == [["a", "b"]])
+    for name in "ab":
+        await world.put(name)
+    await soon(asyncio.gather(*waiting))
+    assert world.backend.fetched == []
+    assert b'"a"' in await soon(first("a"))
+    assert world.backend.fetched == [["a"]]
+
+
+async def test_coming_back_to_what_is_still_subscribed(world):
+    """Announcements that nobody saw meanwhile are not missed."""
+    with world.consumer.watch("a"):
+        await until(lambda: world.consumer.subscribed == 1)
+    await world.put("a")
+    assert world.consumer.subscribed == 1
+    assert b'"a"' in await soon(world.first("a"))
+    await world.all_gone()
+    assert world.backend.asked_for == [["a"]]
+
+
+async def test_a_watch_with_a_deadline(world):
+    with world.consumer.watch("a") as watch:
+        watch.fail_after(0.01, lambda: TimeoutError("too late"))
+        with pytest.raises(TimeoutError, match="too late"):
+            await soon(watch.next())
+    with world.consumer.watch("a") as watch:
+        watch.fail_after(3600, lambda: TimeoutError("too late"))
+        await world.put("a")
+        assert b'"a"' in await soon(watch.next())
+    await world.all_gone()
+
+
 async def test_a_lost_announcement_is_healed_by_polling(polling):
     polling.backend.deaf = True
     waiting = asyncio.create_task(polling.first("a"))

@@ -1,0 +1,249 @@
+"""One Redis connection that many callers share: the hot path.
+
+redis-py spends some 130 us of processor time on a command, and a connection carries one command at a time. Here
+commands follow each other without waiting for answers, and those of one turn of the event loop are written together:
+a command costs 2 to 7 us among others, and 28 us alone, which is what the system's calls take (`benchmarks/wire.py`).
+redis-py still connects, logs in and selects the database; then its transport is taken over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from hiredis import Reader, pack_command
+from redis.asyncio.connection import DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from aioretryq.drivers.redis_connection import MOMENT, NOT_SENT, is_demoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aioretryq.drivers.redis import RedisServer
+    from aioretryq.drivers.redis_connection import AnyConnection
+
+PIECE = 2**16
+"""Bytes that are read at once. Not more: hiredis moves what it has not parsed yet after each kilobyte."""
+
+_LONG = 256
+"""Bytes of an argument from which on hiredis takes longer for it than we do: it copies 1.3 ns a byte."""
+
+_NOTHING = object()
+
+
+async def open_wire(
+    server: RedisServer,
+    role: str,
+    *,
+    on_push: Callable[[list[Any]], None] | None = None,
+    on_lost: Callable[[RedisError], None] | None = None,
+) -> Wire:
+    """Connect and take over; the driver's errors if that fails."""
+    connection = server.connection(role, server.answer_within)
+    try:
+        await connection.connect()
+        return Wire(connection, server.answer_within, on_push=on_push, on_lost=on_lost)
+    except BaseException:
+        connection.drop()
+        raise
+
+
+class Wire(asyncio.BufferedProtocol):
+    """An established connection. When it is lost it is lost: see `Line` for one that comes back.
+
+    Answers are matched to commands by their order. With `on_push` the connection is for messages that nobody asked
+    for (pub/sub): it is given all replies of one read, in their order, and commands are sent by `write`.
+    """
+
+    def __init__(
+        self,
+        connection: AnyConnection,
+        answer_within: float,
+        *,
+        on_push: Callable[[list[Any]], None] | None = None,
+        on_lost: Callable[[RedisError], None] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._answer_within = answer_within
+        self._on_push = on_push
+        self._on_lost = on_lost
+        # As a view: asyncio's TLS reads into slices of it, and those of a bytearray are copies.
+        self._buffer = memoryview(bytearray(PIECE))
+        self._reader: Any = Reader(  # whose stub knows of no memoryview
+            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
+        )
+        self._unanswered: deque[tuple[asyncio.Future[Any], float]] = deque()  # with the time of its deadline
+        self._unwritten: list[bytes] = []  # of the newest commands
+        self._flushing = False  # soon
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._late = False  # the oldest answer, as it seems
+        self._heard = False  # something, since then
+        self._demoted = False
+        self._failure: RedisError | None = None
+        self._transport: asyncio.Transport = connection.hand_over(self)
+
+    @property
+    def open(self) -> bool:
+        """Whether commands may be sent: it is not known to be lost, and not to a master of the past."""
+        return self._failure is None and not self._demoted
+
+    def send(self, command: Sequence[Any], within: float | None = None) -> asyncio.Future[Any]:
+        """The answer, or as a value the error that is the answer or why there is none: it is never raised here.
+
+        `within` is the deadline of a command that the server may hold back; those behind it wait too. The future may
+        be cancelled: the answer is not wanted any more then, and the command is carried out all the same.
+        """
+        packed = pack(tuple(command))
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        if self._failure is not None:
+            answer.set_result(not_sent(self._failure))
+            return answer
+        deadline = self._loop.time() + (self._answer_within if within is None else within)
+        idle = not (self._unanswered or self._paused)
+        self._unanswered.append((answer, deadline))
+        if idle:
+            # What comes first goes at once, and what follows meanwhile goes together.
+            self._transport.write(packed)
+        else:
+            self._write_soon(packed)
+        if self._timer is None or deadline < self._timer_at:
+            self._look_at(deadline)
+        return answer
+
+    def write(self, *commands: tuple[Any, ...]) -> None:
+        """Where answers go to `on_push`; nothing happens if the connection is lost."""
+        if self._failure is None:
+            self._transport.write(b"".join(map(pack, commands)))
+
+    def close(self) -> None:
+        """Without a farewell: a silent peer would be waited for. What is unanswered fails."""
+        self._on_lost = None
+        self._fail(RedisConnectionError("the connection was closed here"))
+
+    # -- writing
+
+    def _write_soon(self, packed: bytes) -> None:
+        self._unwritten.append(packed)
+        if not self._flushing and not self._paused:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._failure is None and not self._paused and self._unwritten:
+            written, self._unwritten = self._unwritten, []
+            self._transport.writelines(written)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    # -- reading
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._heard = True
+        if self._failure is not None:
+            return
+        try:
+            self._reader.feed(self._buffer, 0, nbytes)
+            if self._on_push is None:
+                self._answer()
+            else:
+                self._on_push(list(iter(self._reader.gets, _NOTHING)))
+        except InvalidResponse as error:
+            self._fail(error)
+
+    def _answer(self) -> None:
+        read, unanswered = self._reader.gets, self._unanswered
+        while (reply := read()) is not _NOTHING:
+            if not unanswered:
+                raise InvalidResponse("an answer to no question")
+            answer, _ = unanswered.popleft()
+            if not answer.done():
+                answer.set_result(reply)
+            if isinstance(reply, RedisError) and is_demoted(reply):
+                self._demoted = True
+        if self._demoted and not unanswered:
+            self._fail(RedisConnectionError("the server is no master any more"))
+
+    # -- the end
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        failure = RedisConnectionError("Connection closed by server." if exc is None else str(exc))
+        failure.__cause__ = exc
+        self._fail(failure)
+
+    def _fail(self, failure: RedisError) -> None:
+        if self._failure is not None:
+            return
+        self._failure = failure
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._connection.drop()
+        written = len(self._unanswered) - len(self._unwritten)
+        unsent = not_sent(failure) if self._unwritten else failure
+        for number, (answer, _) in enumerate(self._unanswered):
+            if not answer.done():
+                answer.set_result(failure if number < written else unsent)
+        self._unanswered.clear()
+        self._unwritten.clear()
+        if self._on_lost is not None:
+            self._on_lost(failure)
+
+    # -- the deadline: of the oldest command only, and one timer for all
+
+    def _look_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_at(when, self._look), when
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._unanswered:
+            self._late = False
+            return
+        deadline, now = self._unanswered[0][1], self._loop.time()
+        if now < deadline:
+            self._late = False
+            self._look_at(deadline)
+        elif not self._late or (self._heard and now < deadline + self._answer_within):
+            # A late event loop sees the deadline before the answers: let them be read as long as there are some.
+            self._late, self._heard = True, False
+            self._look_at(now + MOMENT)
+        else:
+            self._fail(RedisTimeoutError("Timeout reading from socket"))
+
+
+def not_sent(failure: RedisError) -> RedisError:
+    """The same for a command that was never written."""
+    kind = RedisTimeoutError if isinstance(failure, RedisTimeoutError) else RedisConnectionError
+    error = kind(*failure.args)
+    error.add_note(NOT_SENT)
+    return error
+
+
+def pack(command: tuple[Any, ...]) -> bytes:
+    """The command as it is written. hiredis is three times as fast with short arguments, and 40 times as slow with
+    one of 133 kB (5 instead of 180 us), seven times with many messages."""
+    if not any(type(part) is bytes and len(part) > _LONG for part in command):
+        packed: bytes = pack_command(command)
+        return packed
+    pieces = [b"*%d\r\n" % len(command)]
+    for part in command:
+        data = part if type(part) is bytes else str(part).encode()
+        pieces += (b"$%d\r\n" % len(data), data, b"\r\n")
+    return b"".join(pieces)

@@ -1,0 +1,154 @@
+"""Where broker and result backend are in one place, a finish stores the result in the same step."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import pickle
+
+import pytest
+import pytest_asyncio
+import redis
+
+from aioretryq import states
+from aioretryq.backends.memory import MemoryBackend
+from aioretryq.backends.redis import RedisBackend
+from aioretryq.brokers.redis import RedisBroker
+from aioretryq.config import Settings
+from aioretryq.errors import BackendUnavailable, BrokerUnavailable
+from aioretryq.message import Finish, Outgoing, StoredResult
+from aioretryq.protocol.result import ResultDocument, encode_result
+
+
+def document(task_id, state=states.SUCCESS, value=1):
+    return encode_result(ResultDocument(task_id=task_id, status=state, result=value))
+
+
+def result(task_id, state=states.SUCCESS, value=1, ttl=60.0):
+    return StoredResult(task_id, state, document(task_id, state, value), ttl)
+
+
+@pytest.fixture
+def redis_client(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def place(redis_url):
+    settings = Settings()
+    async with RedisBroker(redis_url, settings) as broker, RedisBackend(redis_url, settings) as backend:
+        assert broker.joins(backend)
+        yield broker, backend
+
+
+async def taken(broker, *names):
+    await broker.send([Outgoing("celery", name.encode(), f"tag of {name}") for name in names])
+    return (await broker.claim(["celery"], limit=len(names))).deliveries
+
+
+async def test_who_joins_whom(redis_url, place):
+    broker, _ = place
+    elsewhere = redis_url.rpartition("/")[0] + "/9"
+    assert not RedisBroker(redis_url, Settings()).joins(RedisBackend(elsewhere, Settings()))
+    assert not RedisBroker(redis_url, Settings()).joins(MemoryBackend())
+    assert broker.joins(RedisBackend(redis_url, Settings()))
+
+
+async def test_a_result_is_stored_announced_and_expires(place, redis_client):
+    broker, backend = place
+    a, b = await taken(broker, "a", "b")
+    async with backend.listen() as listener:
+        await listener.subscribe(["a", "b"])
+        assert await broker.finish([Finish(a, result=result("a")), Finish(b, result=result("b", ttl=None))]) == [
+            True,
+            True,
+        ]
+        heard: dict[str, bytes] = {}
+        async with asyncio.timeout(10):
+            while len(heard) < 2:
+                heard.update(await listener.receive())
+    assert heard == {"a": document("a"), "b": document("b")}
+    assert await backend.fetch(["a", "b"]) == [document("a"), document("b")]
+    assert 0 < redis_client.pttl(backend.key("a")) <= 60_000
+    assert redis_client.pttl(backend.key("b")) == -1
+    assert await broker.depth(["celery"]) == {"celery": 0}
+    assert redis_client.hlen("unacked") == redis_client.zcard("unacked_index") == 0
+
+
+async def test_of_a_lost_lease_nothing_is_stored(place):
+    broker, backend = place
+    a, b = await taken(broker, "a", "b")
+    await broker.requeue([a])
+    follow = (Outgoing("other", b"next", "tag of next"),)
+    assert await broker.finish([Finish(a, follow, result=result("a")), Finish(b, result=result("b"))]) == [
+        False,
+        True,
+    ]
+    assert await backend.fetch(["a", "b"]) == [None, document("b")]
+    assert await broker.depth(["other"]) == {"other": 0}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stays"),
+    [
+        (states.SUCCESS, states.FAILURE, True),
+        (states.FAILURE, states.SUCCESS, True),
+        (states.REVOKED, states.REVOKED, True),
+        (states.REVOKED, states.SUCCESS, False),
+        (states.RETRY, states.SUCCESS, False),
+        (states.STARTED, states.SUCCESS, False),
+    ],
+)
+async def test_what_is_final_stays_and_the_message_goes(place, before, after, stays):
+    broker, backend = place
+    await backend.store([result("a", before, "before")])
+    (a,) = await taken(broker, "a")
+    assert await broker.finish([Finish(a, result=result("a", after, "after"))]) == [True]
+    expected = document("a", before, "before") if stays else document("a", after, "after")
+    assert await backend.fetch(["a"]) == [expected]
+    assert await broker.finish([Finish(a)]) == [False]
+
+
+@pytest.mark.parametrize("stored", [pickle.dumps({"status": "SUCCESS"}), gzip.compress(b"{}"), b"no document"])
+async def test_what_only_the_backend_can_judge_is_left_to_it(place, redis_client, stored):
+    broker, backend = place
+    redis_client.set(backend.key("a"), stored)
+    a, b = await taken(broker, "a", "b")
+    finishes = [Finish(a, (Outgoing("other", b"next", "t"),), result=result("a")), Finish(b, result=result("b"))]
+    assert await broker.finish(finishes) == [None, True]
+    assert await backend.fetch(["a", "b"]) == [stored, document("b")]
+    assert await broker.depth(["other"]) == {"other": 0}
+    assert await broker.finish([Finish(a)]) == [True]
+
+
+async def test_a_key_of_another_type_is_left_to_the_backend(place, redis_client):
+    broker, backend = place
+    redis_client.lpush(backend.key("a"), "x")
+    (a,) = await taken(broker, "a")
+    assert await broker.finish([Finish(a, result=result("a"))]) == [None]
+    assert await broker.finish([Finish(a)]) == [True]
+
+
+async def test_more_than_lua_has_room_for(place, redis_client):
+    broker, backend = place
+    names = [str(number) for number in range(9000)]
+    deliveries = await taken(broker, *names)
+    finishes = [Finish(each, result=result(name)) for each, name in zip(deliveries, names, strict=True)]
+    assert await broker.finish(finishes) == [True] * len(names)
+    assert redis_client.zcard("unacked_index") == redis_client.hlen("unacked") == 0
+    assert None not in await backend.fetch(names)
+
+
+async def test_a_full_server_stores_nothing_and_keeps_the_message(place, redis_client):
+    broker, backend = place
+    (a,) = await taken(broker, "a")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises((BrokerUnavailable, BackendUnavailable)):
+            await broker.finish([Finish(a, result=result("a"))])
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert await backend.fetch(["a"]) == [None]
+    assert await broker.finish([Finish(a, result=result("a"))]) == [True]
+    assert await backend.fetch(["a"]) == [document("a")]

@@ -1,0 +1,129 @@
+"""Messages that only one broker object sends: once each, whatever is lost and however they are put together again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import redis
+from lossy_proxy import LossyProxy, arrive, come_late, lose_reply
+from redis_world import open_broker
+
+import aioretryq.brokers
+from aioretryq.brokers import redis_sending
+from aioretryq.errors import BrokerError
+from contracts.broker_world import bodies, message, take
+
+SCRIPTS = Path(aioretryq.brokers.__file__).parent / "lua"
+
+
+@pytest.fixture
+async def proxy(redis_server, redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        for script in SCRIPTS.glob("*.lua"):  # a reply that one is unknown would be lost in its place
+            client.script_load(script.read_text())
+    async with LossyProxy(redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def broker(proxy):
+    async with open_broker(proxy.url) as broker:
+        yield broker
+
+
+@pytest.fixture
+def server(redis_url):
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+class TestFreshMessages:
+    """Those of which only this broker object sends the tag: one name for each batch has to suffice."""
+
+    @staticmethod
+    def fresh(*names, **fields):
+        return [replace(message(name, **fields), fresh=True) for name in names]
+
+    async def test_a_batch_is_one_name(self, broker, server):
+        await broker.send(self.fresh(*"abc"))
+        await broker.send([*self.fresh("d", priority=9), *self.fresh("e", due=time.time() - 1), message("f")])
+        assert server.zcard("aioretryq.sent") == 3
+        assert 0 < server.ttl("aioretryq.sent") <= 120
+        assert sorted(bodies(await take(broker))) == list("abcdef")
+
+    async def test_more_than_lua_can_unpack(self, broker):
+        names = [str(number) for number in range(9000)]
+        await broker.send(self.fresh(*names))
+        await broker.send(self.fresh(*names, due=time.time() - 1))
+        found = [each.body.decode() for each in await take(broker, limit=9000)]
+        assert found == names
+
+    async def test_carried_out_and_the_reply_lost(self, proxy, broker):
+        first, second, third = self.fresh(*"abc")
+        await broker.send(self.fresh("0"))
+        await lose_reply(proxy, broker.send([first, second]))
+        await broker.send([second])
+        await broker.send([first, third])
+        await broker.send([first, second])
+        assert bodies(await take(broker)) == ["0", "a", "b", "c"]
+
+    async def test_it_comes_late(self, proxy, broker, server):
+        first, second, third, parked = [*self.fresh(*"abc"), *self.fresh("d", due=time.time() - 1)]
+        await broker.send(self.fresh("0"))
+        gate = await come_late(proxy, broker.send([first, second, parked]))
+        await broker.send([second, third])
+        await arrive(gate, server)
+        await broker.send([parked])
+        await broker.send([first, second])
+        assert sorted(bodies(await take(broker))) == ["0", "a", "b", "c", "d"]
+
+    async def test_the_repetition_is_lost_too(self, proxy, broker, server):
+        first, second = self.fresh(*"ab")
+        await broker.send(self.fresh("0"))
+        gate = await come_late(proxy, broker.send([first, second]))
+        await lose_reply(proxy, broker.send([first]))
+        await arrive(gate, server)
+        await broker.send([first, second])
+        assert bodies(await take(broker)) == ["0", "a", "b"]
+
+    async def test_what_was_refused_is_no_matter_of_doubt(self, broker, server):
+        server.set("mail", "no list")
+        with pytest.raises(BrokerError):
+            await broker.send([*self.fresh("a"), *self.fresh("b", queue="mail")])
+        assert server.llen("celery") == 0
+        await broker.send(self.fresh("a"))
+        assert bodies(await take(broker)) == ["a"]
+
+    async def test_doubts_are_forgotten(self, proxy, broker, monkeypatch):
+        monkeypatch.setattr(redis_sending, "DOUBT", 0.0)
+        await broker.send(self.fresh("0"))
+        for _ in range(3):
+            await lose_reply(proxy, broker.send(self.fresh(*"abc")))
+        assert len(broker._sends._doubts) == 3
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_whatever_happens_each_is_there_once(self, proxy, broker, server, seed):
+        random, gates = Random(seed), []
+        await broker.send(self.fresh("first"))
+        waiting = [each for name in range(40) for each in self.fresh(f"{seed}-{name}")]
+        waiting += self.fresh(*(f"{seed}-parked-{name}" for name in range(10)), due=time.time() - 1)
+        sent = {each.body.decode() for each in waiting} | {"first"}
+        while waiting:
+            batch = random.sample(waiting, random.randint(1, min(8, len(waiting))))
+            fate = random.choice(["lost", "late", "done", "done"])
+            if fate == "lost":
+                await lose_reply(proxy, broker.send(batch))
+            elif fate == "late":
+                gates.append(await come_late(proxy, broker.send(batch)))
+            else:
+                await broker.send(batch)
+                waiting = [each for each in waiting if each not in batch]
+            if gates and random.random() < 0.3:
+                await arrive(gates.pop(random.randrange(len(gates))), server)
+        for gate in gates:
+            await arrive(gate, server)
+        assert sorted(bodies(await take(broker, limit=1000))) == sorted(sent)
