@@ -92,12 +92,13 @@ class Publisher:
 
     async def publish(self, message: Outgoing, what: str, terms: Terms) -> None:
         """Returns when the broker has the message; PublishError says why not, and whether that is certain."""
-        await self.sent(self.begin([message], what, terms))
+        await self.sent(self.begin([message], what, terms, at_once=True))
 
-    def begin(self, messages: Parcel, what: str, terms: Terms) -> Sending:
-        """Put messages into the next batch, all together. What becomes of them has to be asked of `sent`."""
+    def begin(self, messages: Parcel, what: str, terms: Terms, *, at_once: bool = False) -> Sending:
+        """Put messages into the next batch, all together. What becomes of them has to be asked of `sent`; `at_once`
+        means that this is the next thing that the caller does."""
         try:
-            sending = Sending(self._sends, messages, what, terms, self._clock)
+            sending = Sending(self._sends, messages, what, terms, self._clock, at_once=at_once)
         except NotOpenError as error:
             raise PublishError(f"{what} was not sent: {error}", maybe_sent=False) from error
         sending.deadline = self._deadlines.watch(sending.entry, terms.limit)
@@ -106,7 +107,7 @@ class Publisher:
     async def sent(self, sending: Sending) -> None:
         """As `publish`. Nearly all messages come through at once: nothing is prepared for those that do not."""
         try:
-            await sending.entry.answer
+            await self._sends.answered(sending.entry)
         except (AioretryqError, TimeoutError):
             await self._insist(sending)
         self.outage.up()
@@ -197,6 +198,8 @@ class Sending:
         what: str,
         terms: Terms,
         clock: Callable[[], float],
+        *,
+        at_once: bool = False,
     ) -> None:
         self._sends = sends
         self._messages = messages
@@ -205,7 +208,7 @@ class Sending:
         self._maybe_sent = False
         self._in_doubt_since: float | None = None
         self._began: float | None = clock()  # until the first attempt has been looked at
-        self.entry = sends.hand_in(messages)
+        self.entry = sends.hand_in(messages, at_once=at_once)
         self.deadline = 0.0
         self.terms = terms
         self.failure: BrokerUnavailable | None = None

@@ -112,7 +112,7 @@ def attempt(
     if plan.at_once is not None:
         contender = replace(contender, at_once=plan.at_once)
     if (excuse := contender.excuse(name)) is not None:
-        outcome.failure, outcome.excused = excuse, True
+        outcome.failure = excuse
         return
     try:
         bin = environments.bin(contender)

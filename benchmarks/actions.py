@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -141,9 +142,35 @@ async def await_all(session: Session, timeout: float) -> dict[str, float]:
     return {"done": done, "ended": time.monotonic()}
 
 
+async def round_trips(session: Session, waiting: int, count: int, own: bool, timeout: float) -> dict[str, float]:
+    """So many at once send a task and wait for its result, again and again, until `count` tasks are done. With
+    `own`, each by a client of its own; then the one of this session is closed."""
+    numbers, times = iter(range(count)), []
+    adapters = [session.adapter.another() if own else session.adapter for _ in range(waiting)]
+    if own:
+        await session.adapter.close()
+    for adapter in adapters if own else ():
+        await adapter.open()
+        await adapter.wait(await adapter.send("no_op", WARM_UP), timeout)
+
+    async def again_and_again(adapter: Adapter) -> None:
+        for number in numbers:
+            sent = time.perf_counter()
+            value = await adapter.wait(await adapter.send("no_op", number), timeout)
+            times.append(time.perf_counter() - sent)
+            check([value], [number])
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(again_and_again, adapters))
+    took = time.perf_counter() - began
+    cuts = statistics.quantiles(times, n=100, method="inclusive")
+    return {"rate": count / took, "p50": cuts[49] * 1e3, "p99": cuts[98] * 1e3}
+
+
 ACTIONS: dict[str, Callable[..., Awaitable[Any]]] = {
     each.__name__: each
     for each in (
         seed, warm, verify, roundtrip, gather, one_by_one, at_once, payload, verify_payload, delayed, await_all,
+        round_trips,
     )
 }  # fmt: skip

@@ -34,7 +34,7 @@ WARM = 300
 """Tasks after whose start the counting begins, and before whose last ones it ends."""
 SENT = 1_000
 TRIPS = 100
-RUNS = 2
+RUNS = 3
 """Of a count's runs the least is taken: what disturbs them adds."""
 PATIENCE = 60.0
 TOLERANCE = 0.05

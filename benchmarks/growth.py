@@ -1,27 +1,31 @@
-"""How aioretryq's figures change with the size of things: `python -m benchmarks.growth`, `... plot`.
+"""How aioretryq's figures change with the size of things: `python -m benchmarks.growth`, or `make growth`.
 
-Measures ours alone, one run of each size in each round, and writes `results/growth.json`; `plot` draws a picture of
-each series from that file (with matplotlib, of the extra `bench`).
+Writes `results/growth.json`, of which `python -m benchmarks.plots` draws the pictures in docs/images. A peer or two
+run beside it where that is cheap. A run in which a task did not run, or ran twice, has no figure; if it was ours, the
+command exits with 1.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks import results
 from benchmarks.contenders import CONTENDERS, OURS, Work
-from benchmarks.environments import FOLDER, ROOT, Environments
-from benchmarks.processes import resident
-from benchmarks.results import LATEST
+from benchmarks.environments import FOLDER, Environments, NotInstalled
+from benchmarks.processes import RunFailed, resident, scheduled_seconds
 from benchmarks.server import Database, database
-from benchmarks.stage import Stage
+from benchmarks.stage import SETTLING, Stage, Workers
 from benchmarks.workloads import drain, sending
 
 if TYPE_CHECKING:
@@ -29,146 +33,195 @@ if TYPE_CHECKING:
 
     from benchmarks.workloads.model import Report
 
-RESULTS = LATEST.with_name("growth.json")
-PICTURES = ROOT / "docs" / "images"
-DRAINED = 20_000
-AT_MOST = 30_000
-SENT_BYTES = 100_000_000
-"""What the tasks of a payload series carry together, at most."""
+RESULTS = results.LATEST.with_name("growth.json")
+WARM = 2_000
+"""Tasks before the counted ones: a worker that has just started is another subject."""
+FEWEST = 2_000
+"""Tasks that have to fall into a measurement of processor time, which is taken from outside."""
+
+
+def size_for(stage: Stage, ours: int, peer: int) -> int:
+    """A peer takes as long for fewer tasks."""
+    return ours if stage.contender.name == OURS else peer
 
 
 def processes(stage: Stage, number: int) -> Report:
-    return drain.drain(stage, DRAINED, processes=number)
+    """From the moment when all of them run tasks, until there are no more."""
+    tasks = size_for(stage, 20_000 + 10_000 * number, 2_000 + 1_000 * number)
+    stage.prepare(tasks)
+    stage.ask("seed", task="no_op", count=tasks, keep=False)
+    with stage.working(Work("no_op", number, stage.concurrency)) as workers:
+        stage.until(workers, tasks // 3)
+        report = costs(stage, workers, tasks)
+    stage.prove()
+    began = sorted(page.head[0] for page in stage.ledger.pages() if page.head[0])
+    if len(began) < number:
+        raise RunFailed(f"only {len(began)} of {number} processes ran tasks")
+    rest = sum(start >= began[-1] for start in stage.ledger.starts())
+    if rest < tasks // 10:
+        raise RunFailed(f"only {rest:,} of {tasks:,} tasks were left when the last process began")
+    return {"rate": rest / (stage.ledger.ended() - began[-1]), **report}
 
 
 def queued(stage: Stage, number: int) -> Report:
     """The rate over the first tasks of so long a queue, once the worker is warm."""
-    stage.prepare(number)
-    stage.ask("seed", task="no_op", count=number, keep=False)
-    part = min(number, AT_MOST)
+    everything = WARM + number
+    stage.prepare(everything)
+    seconds = stage.ask("seed", task="no_op", count=everything, keep=False)
+    held = stage.server.memory()
+    part = WARM + min(number, size_for(stage, 30_000, 3_000))
     with stage.working(Work("no_op", 1, stage.concurrency)) as workers:
-        spent = stage.drained(workers, part, after=part // 5)
+        stage.until(workers, WARM)
+        report = costs(stage, workers, part)
         memory = resident(workers.pids())
     stage.prove(upto=part)
-    return {"rate": spent.rate, "memory": memory, **spent.each()}
+    starts = sorted(start for start in stage.ledger.starts() if start)
+    rate = (part - WARM - 1) / (starts[part - 1] - starts[WARM])
+    return {"rate": rate, "memory": memory, "redis_memory": held, "sent": everything / seconds, **report}
+
+
+def costs(stage: Stage, workers: Workers, upto: int) -> Report:
+    """Processor time for each task from now on until so many have run. Empty if that is too short to be told."""
+    pids = workers.pids()
+    ran, cpu, redis = stage.ledger.ran(), scheduled_seconds(pids), stage.counters()
+    stage.until(workers, upto)
+    time.sleep(SETTLING)
+    now = stage.counters()
+    tasks, spent = stage.ledger.ran() - ran, scheduled_seconds(pids) - cpu
+    if tasks < FEWEST or not redis:
+        return {}
+    return {
+        "worker_us": spent / tasks * 1e6,
+        "redis_us": (now["cpu"] - redis["cpu"]) / tasks * 1e6,
+        "commands": (now["commands"] - redis["commands"]) / tasks,
+    }
 
 
 def concurrent(stage: Stage, number: int) -> Report:
-    """Tasks of 50 ms: four times as many as run at once."""
-    return drain.io(stage, max(400, number * 4), at_once=number)
-
-
-def waiting(stage: Stage, number: int) -> Report:
-    report = sending.waiters(stage, number)
-    return {**report, "rate": number / report["seconds"]}
+    """Tasks of 50 ms: twenty times as many as run at once would take a second, were there no cost."""
+    most = size_for(stage, 40_000, 2_000)
+    return drain.io(stage, min(most, max(400, number * 20)), at_once=number)
 
 
 def payload(stage: Stage, number: int) -> Report:
-    tasks = min(2_000, SENT_BYTES // number)
-    return drain.payload(stage, tasks, size=number)
+    tasks = min(size_for(stage, 4_000, 500), max(50, 50_000_000 // number))
+    report = drain.payload(stage, tasks, size=number)
+    return {**report, "megabytes": report["rate"] * number * 2 / 1e6}
+
+
+def waiting(stage: Stage, number: int) -> Report:
+    """So many at once send a task and wait for its result, again and again, in one process, by one client."""
+    return round_trips(stage, number, own=False)
+
+
+def clients(stage: Stage, number: int) -> Report:
+    """The same with a client for each, with connections of its own; still one process."""
+    return round_trips(stage, number, own=True)
+
+
+def round_trips(stage: Stage, number: int, *, own: bool) -> Report:
+    tasks = min(size_for(stage, 20_000, 1_000), max(300, number * 20))
+    stage.prepare(tasks)
+    with stage.working(Work("no_op", 1, stage.concurrency)) as workers:
+        for _ in range(10):
+            stage.ask("warm", timeout=sending.STARTING)
+        found: Report = stage.ask("round_trips", waiting=number, count=tasks, own=own, timeout=60)
+        stage.prove()
+        workers.check()
+        everybody = stage.server.connections()
+        stage.dismiss()
+        time.sleep(SETTLING)  # in which the server notices
+        return {**found, "connections": everybody - stage.server.connections()}
 
 
 @dataclass(frozen=True)
 class Series:
     measure: Callable[[Stage, int], Report]
     sizes: tuple[int, ...]
-    title: str
-    axis: str
-    figures: tuple[tuple[str, str], ...]
+    peers: tuple[tuple[str, int], ...] = ()
+    """Each with the largest size at which it is measured."""
 
 
-RATE = ("rate", "tasks/s")
-COST = ("worker_us", "worker CPU us/task")
-MEMORY = ("memory", "worker MB")
 SERIES = {
-    "processes": Series(processes, (1, 2, 4), "Drain no-ops", "worker processes", (RATE, COST)),
-    "queued": Series(
-        queued, (1_000, 10_000, 100_000, 1_000_000), "Drain no-ops", "tasks queued", (RATE, COST, MEMORY)
-    ),
-    "concurrent": Series(
-        concurrent, (10, 100, 1_000, 10_000), "Drain tasks of 50 ms", "at once", (RATE, COST, MEMORY)
-    ),
-    "waiting": Series(
-        waiting,
-        (1, 10, 100, 1_000),
-        "Results awaited at once, then a worker starts",
-        "waiting clients in one process",
-        (("seconds", "seconds until all have theirs"), ("connections", "connections")),
-    ),
-    "payload": Series(
-        payload, (100, 1_000, 10_000, 100_000, 1_000_000), "Drain echoes", "bytes in and out", (RATE, COST, MEMORY)
-    ),
+    "processes": Series(processes, (1, 2, 4), (("saq", 4), ("dramatiq-gevent", 4))),
+    "queued": Series(queued, (1_000, 10_000, 100_000, 1_000_000), (("saq", 10_000),)),
+    "concurrent": Series(concurrent, (10, 100, 1_000, 10_000), (("saq", 1_000),)),
+    "waiting": Series(waiting, (1, 10, 100, 1_000, 10_000), (("saq", 100),)),
+    "clients": Series(clients, (1, 10, 100, 1_000)),
+    "payload": Series(payload, (100, 1_000, 10_000, 100_000, 1_000_000), (("saq", 100_000),)),
 }
 
 
-def run(series: Series, size: int, server: Database, bin: Path) -> Report:
+@dataclass
+class Growth:
+    """The runs of one series: contender -> size -> what each round found; and why some have none."""
+
+    runs: dict[str, dict[int, list[Report]]]
+    failures: dict[str, str]
+
+    def as_json(self, around: dict[str, Any]) -> dict[str, Any]:
+        medians = {who: {size: middle(rounds) for size, rounds in each.items()} for who, each in self.runs.items()}
+        return {"around": around, "medians": medians, "runs": self.runs, "failures": self.failures}
+
+
+def middle(rounds: list[Report]) -> Report:
+    keys = [key for key in rounds[0] if all(key in each for each in rounds)]
+    return {key: statistics.median(each[key] for each in rounds) for key in keys}
+
+
+def measure(name: str, rounds: int, largest: int | None, seconds: float, server: Database, peers: bool) -> Growth:
+    series, growth, environments = SERIES[name], Growth({}, {}), Environments(FOLDER)
+    for round_ in range(rounds):
+        for who, most in [(OURS, max(series.sizes)), *(series.peers if peers else ())]:
+            for size in series.sizes:
+                if size > min(most, largest or most) or who in growth.failures:
+                    continue
+                try:
+                    report = run(series, who, size, seconds, server, environments)
+                except (RunFailed, NotInstalled, OSError, subprocess.SubprocessError) as error:
+                    growth.failures[who] = f"{size:,}: {error}"
+                    growth.runs.get(who, {}).pop(size, None)
+                    click.echo(f"{name} {who} {size:,}: no figure: {error}", err=True)
+                    continue
+                growth.runs.setdefault(who, {}).setdefault(size, []).append(report)
+                said = ", ".join(f"{key} {value:,.1f}" for key, value in report.items())
+                click.echo(f"{name} {round_ + 1}/{rounds} {who} {size:,}: {said}")
+    return growth
+
+
+def run(series: Series, who: str, size: int, seconds: float, server: Database, environments: Environments) -> Report:
+    contender = CONTENDERS[who]
+    bin = environments.bin(contender)
     server.empty()
     with (
         tempfile.TemporaryDirectory(prefix="aioretryq-bench-", ignore_cleanup_errors=True) as folder,
-        Stage(CONTENDERS[OURS], bin, server, Path(folder), 300.0) as stage,
+        Stage(contender, bin, server, Path(folder), seconds) as stage,
     ):
         return series.measure(stage, size)
 
 
-@click.group(invoke_without_command=True)
+@click.command()
 @click.option("--only", type=click.Choice([*SERIES]), multiple=True, help="Series.  [default: all]")
-@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; kept: medians.")
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; drawn: medians.")
 @click.option("--largest", type=click.IntRange(1), help="Leave out sizes above that.")
+@click.option("--seconds", type=click.FloatRange(1), default=120.0, show_default=True, help="Longest step of a run.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="A peer or two beside it.")
+@click.option("--redis", metavar="URL", help="An empty database; it is emptied often.  [default: a private server]")
 @click.option("--json", "path", type=click.Path(path_type=Path), default=RESULTS, help="Where results go.")
-@click.pass_context
-def main(context: click.Context, only: tuple[str, ...], repeat: int, largest: int | None, path: Path) -> None:
-    """Measure how aioretryq grows."""
-    if context.invoked_subcommand is not None:
-        return
-    bin = Environments(FOLDER).bin(CONTENDERS[OURS])
+def main(only: tuple[str, ...], redis: str | None, path: Path, **options: Any) -> None:
+    """Measure how aioretryq grows. Series that are not measured stay in the file as they were."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    with database(None) as server:
+    rounds, failed = options.pop("repeat"), False
+    with database(redis) as server:
         for name in only or SERIES:
-            sizes = [size for size in SERIES[name].sizes if largest is None or size <= largest]
-            rounds = [{size: run(SERIES[name], size, server, bin) for size in sizes} for _ in range(repeat)]
-            found[name] = {str(size): medians([each[size] for each in rounds]) for size in sizes}
-            for size in sizes:
-                shown = ", ".join(
-                    f"{title} {found[name][str(size)][key]:,.1f}" for key, title in SERIES[name].figures
-                )
-                click.echo(f"{name} {size:>9,}: {shown}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def medians(reports: list[Report]) -> Report:
-    return {key: statistics.median(report[key] for report in reports) for key in reports[0]}
-
-
-@main.command()
-@click.option("--from", "path", type=click.Path(path_type=Path, exists=True), default=RESULTS)
-@click.option("--to", "folder", type=click.Path(path_type=Path), default=PICTURES, help="Folder of the pictures.")
-def plot(path: Path, folder: Path) -> None:
-    """Draw growth-*.png from the results."""
-    matplotlib: Any = importlib.import_module("matplotlib")
-    matplotlib.use("Agg")
-    pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, found in json.loads(path.read_text()).items():
-        draw(pyplot, SERIES[name], {int(size): report for size, report in found.items()})
-        pyplot.savefig(folder / f"growth-{name}.png", dpi=110)
-        pyplot.close()
-        click.echo(folder / f"growth-{name}.png")
-
-
-def draw(pyplot: Any, series: Series, found: dict[int, Report]) -> None:
-    """One diagram for each figure, side by side; each from zero, so that nothing looks steeper than it is."""
-    shape = {"figsize": (4.2 * len(series.figures), 3.2), "layout": "constrained", "squeeze": False}
-    figure, [axes] = pyplot.subplots(1, len(series.figures), **shape)
-    figure.suptitle(series.title)
-    for axis, (key, title) in zip(axes, series.figures, strict=True):
-        axis.plot(list(found), [report[key] for report in found.values()], marker="o")
-        axis.set_xscale("log", base=2 if max(found) < 10 else 10)
-        axis.set_xticks(list(found), [f"{size:,}" for size in found], minor=False)
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel(series.axis)
-        axis.set_title(title, fontsize=10)
-        axis.grid(alpha=0.3)
+            around = results.surroundings(server.version)
+            growth = measure(name, rounds, server=server, **options)
+            failed = failed or OURS in growth.failures
+            found[name] = growth.as_json(around)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -31,9 +32,12 @@ def size_of(tasks: int) -> int:
 
 def mapped(path: Path, tasks: int) -> memoryview:
     """The file, created if need be, as memory."""
-    with path.open("r+b" if path.exists() else "w+b") as file:
-        file.truncate(size_of(tasks))
-        return memoryview(mmap.mmap(file.fileno(), size_of(tasks)))
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        os.ftruncate(file, size_of(tasks))
+        return memoryview(mmap.mmap(file, size_of(tasks)))
+    finally:
+        os.close(file)
 
 
 class Page:
@@ -102,13 +106,16 @@ class Ledger:
 
 
 _own: Page | None = None
+_opening = threading.Lock()
 
 
 def own_page() -> Page:
-    """This process's page, a new one after a fork."""
+    """This process's page, a new one after a fork. Some workers are threads: they share it."""
     global _own
     if _own is None:
-        _own = Page(mapped(Path(place.PROOF, f"{os.getpid()}.proof"), place.TASKS), place.TASKS)
+        with _opening:
+            if _own is None:
+                _own = Page(mapped(Path(place.PROOF, f"{os.getpid()}.proof"), place.TASKS), place.TASKS)
     return _own
 
 

@@ -24,8 +24,6 @@ class Outcome:
     failure: str | None = None
     missing: bool = False
     """Whether the reason is that it could not be installed."""
-    excused: bool = False
-    """Whether it has no way to do this at all."""
 
     def values(self, key: str) -> list[float]:
         """None at all if any run failed: what is right only sometimes has no figure."""

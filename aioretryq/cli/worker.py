@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import logging
 import os
@@ -37,6 +38,9 @@ else:
     single = Lazy("aioretryq.worker.worker")
     supervised = Lazy("aioretryq.worker.supervised")
     supervisor = Lazy("aioretryq.worker.supervisor")
+
+THRESHOLD, USUAL_THRESHOLDS = 10_000, (700, 2000)
+"""New objects that garbage collection waits for, here and by default: in Python 3.11 and 3.12, and from 3.13 on."""
 
 THREADS_END = 0.5
 """Seconds idle threads get to end."""
@@ -148,6 +152,7 @@ def work(
         options = choose_events(queue, **options)
         if lifeline is not None and in_memory(queue.broker_url):
             raise click.UsageError(MEMORY_IS_OF_ONE)
+        spare_garbage_collection()
         made = (single.Worker if lifeline is None else supervised.SupervisedWorker)(queue, **options)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             if purge:
@@ -164,6 +169,14 @@ def work(
         raise reason from error
     finally:
         leave_threads_behind()
+
+
+def spare_garbage_collection() -> None:
+    """Look for cycles among new objects only, and less often: each task makes a hundred objects and no cycle, and a
+    tenth of a worker's time would go into looking. An application that has set thresholds of its own keeps them."""
+    if gc.get_threshold()[0] in USUAL_THRESHOLDS:
+        gc.freeze()  # what is loaded by now stays for good
+        gc.set_threshold(THRESHOLD, *gc.get_threshold()[1:])
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -188,6 +188,8 @@ def _is_extended(document: ResultDocument) -> bool:
 
 
 def _dump(fields: dict[str, Any], form: ResultFormat) -> bytes:
+    if form.serializer == "json":  # nearly all
+        return jsontypes.dumps(fields)
     return encode_content(fields, CONTENT_TYPES[form.serializer], form.security)[0]
 
 

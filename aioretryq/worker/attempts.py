@@ -145,9 +145,8 @@ class Attempts:
         return run_body(task, attempted.request, threads=threads, started=started, clock=self._clock)
 
     def _begin(self, job: Job, message: TaskMessage) -> bool:
-        begun = job.begin()
+        begun = self._jobs.begin(job)
         if begun:
-            self._jobs.count(message.task)
             self._events.started(message)
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("Task %s started attempt=%d", job.name, message.retries + 1)

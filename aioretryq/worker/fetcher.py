@@ -59,9 +59,6 @@ def queue_order(settings: Settings) -> str:
 Route = tuple[str, str, str]
 """Exchange, its kind, and routing key."""
 
-Ahead = tuple["Delivery", float, float]
-"""A message that was claimed, when it was asked for (unix seconds), and since when it is here."""
-
 
 class Fetcher:
     def __init__(
@@ -88,7 +85,8 @@ class Fetcher:
         self._claimed = False
         self._lookahead = Lookahead()
         self._started = 0  # jobs
-        self._ahead: deque[Ahead] = deque()
+        self._ahead = jobs.ahead
+        self._given_back = min(GIVEN_BACK, self._ahead.fresh)
         self._came, self._went = anyio.Event(), anyio.Event()  # into it, and out of it
 
     async def run(self, executor: Executor) -> None:
@@ -99,11 +97,9 @@ class Fetcher:
                 wanted = await self._some_wanted()
                 claim, asked = await self._outage.survive(functools.partial(self._claim, wanted))
                 self._revocations.note(claim.revoked, self._jobs)
-                here = time.monotonic()
-                self._ahead.extend((delivery, asked, here) for delivery in claim.deliveries)
+                self._ahead.add(claim.deliveries, asked)
                 if not self._jobs.accepting:  # the stop came while the claim was on its way
-                    await self._give_back()
-                    break
+                    break  # `let_go` gives back what it has brought
                 self._start(executor)
                 if self._ahead:
                     self._came.set()
@@ -131,8 +127,7 @@ class Fetcher:
 
     def _start(self, executor: Executor) -> None:
         """As many as there is room for, oldest first."""
-        for _ in range(min(self._jobs.room, len(self._ahead))):
-            delivery, asked, _ = self._ahead.popleft()
+        for delivery, asked in self._ahead.take(self._jobs.room):
             self._jobs.start(delivery, asked, executor.run)
             self._started += 1
 
@@ -140,8 +135,8 @@ class Fetcher:
         while True:
             await self._came.wait()
             self._came = anyio.Event()
-            while self._ahead:
-                left = self._ahead[0][2] + GIVEN_BACK - time.monotonic()
+            while (since := self._ahead.since) is not None:
+                left = since + self._given_back - time.monotonic()
                 if left > 0:
                     await self._jobs.wait_room(left)
                     self._start(executor)
@@ -150,15 +145,17 @@ class Fetcher:
                 self._went.set()
 
     async def _give_back(self) -> None:
-        """To the front of their queues, in order. Those that were here for too long may be somebody else's by now:
-        nobody renews their leases."""
-        back = [delivery for delivery, _, _ in self._ahead]
-        self._ahead.clear()
+        """To the front of their queues, in order, however long the server is gone."""
+        back = self._ahead.take_all()
         try:
-            with anyio.CancelScope(shield=True):
-                await self._broker.requeue(back)
-        except UnavailableError as error:
-            logger.error("%d messages come back when their leases end: %s", len(back), error)
+            await self._outage.survive(lambda: self._requeue(back))
+        except BaseException:
+            self._ahead.put_back(back)
+            raise
+
+    async def _requeue(self, back: list[Delivery]) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._broker.requeue(back)
 
     # -- from which queues; the next claim takes from those
 
@@ -209,7 +206,11 @@ class Fetcher:
     async def let_go(self) -> None:
         """Give back what has not started, and what a claim has taken whose reply was lost: the next claim does, and
         this is the last one."""
-        await self._give_back()
+        back = self._ahead.take_all()
+        try:
+            await self._requeue(back)
+        except UnavailableError as error:
+            logger.error("%d messages come back when their leases end: %s", len(back), error)
         with contextlib.suppress(UnavailableError), anyio.move_on_after(LAST_CLAIM):
             claim = await self._broker.claim(list(self._queues), limit=0)
             self._revocations.note(claim.revoked, self._jobs)

@@ -15,6 +15,7 @@ import anyio
 
 from aioretryq.outcome import Interrupted, Revoked
 from aioretryq.protocol.saferepr import inline
+from aioretryq.worker.ahead import Ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -82,13 +83,6 @@ class Job:
         """Whether nothing is left to do for it: its message is settled, or noted for being handed back."""
         return self.task is not None and self.task.done()
 
-    def begin(self) -> bool:
-        """The body is about to begin, in whatever thread; False if the job has been cancelled before."""
-        with STARTING:
-            self.started = self.cancelled_as is None
-            self.started_at = time.time()
-            return self.started
-
     def cancel_unstarted(self, reason: Interrupted) -> bool:
         """Cancel it if its body has not begun; from then on it will not."""
         with STARTING:
@@ -153,9 +147,9 @@ class Jobs:
     def __init__(self, limit: int, *, lease: float, clock: Callable[[], float] = time.time) -> None:
         self.limit = limit
         self.accepting = True
+        self.ahead = Ahead(lease=lease)
         self.interrupted: list[Job] = []
         self.totals: Counter[str] = Counter()  # started, by the name of the task
-        self._counting = threading.Lock()
         self.left_behind = 0
         self._lease = lease
         self._clock = clock
@@ -262,10 +256,14 @@ class Jobs:
             self._changed.set()
             logger.error("Task %s swallows its cancellation and is left behind", job.name)
 
-    def count(self, task: str) -> None:
-        """A body has begun; any thread may tell."""
-        with self._counting:
-            self.totals[task] += 1
+    def begin(self, job: Job) -> bool:
+        """A body is about to begin, in whatever thread; False if its job has been cancelled before."""
+        with STARTING:
+            job.started = job.cancelled_as is None
+            job.started_at = time.time()
+            if job.started and job.message is not None:
+                self.totals[job.message.task] += 1
+        return job.started
 
     def resize(self, limit: int) -> None:
         self.limit = limit

@@ -36,7 +36,10 @@ THREAD_ENDS = 5.0
 
 
 class Leases:
-    """Every fifth of a lease: renew everything held here, then put back what nobody renews any more."""
+    """Every fifth of a lease: renew everything held here, then put back what nobody renews any more.
+
+    Before that goes back what was fetched and could not start in time: the event loop is blocked.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,8 @@ class Leases:
     async def keep(self, twin: Broker, outage: Outage, loop: asyncio.AbstractEventLoop, blocked: BlockedLoop) -> None:
         """The thread's work, on its own event loop; `loop` is the worker's."""
         while True:
+            if stale := self._jobs.ahead.take_stale():
+                await outage.survive(functools.partial(twin.requeue, stale))
             if not blocked.past_limit:
                 await outage.survive(lambda: self._renew(twin, loop))
                 sweep = functools.partial(twin.recover, worker=self._worker, queues=self._queues())

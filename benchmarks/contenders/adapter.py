@@ -23,6 +23,10 @@ class Adapter:
     async def close(self) -> None:
         """Disconnect."""
 
+    def another(self) -> Adapter:
+        """A client of its own, with connections of its own."""
+        raise NotImplementedError
+
     async def send(self, task: str, number: int, *more: Any, delay: float | None = None) -> Any:
         """Send `no_op`, `io` or `echo`; returns what `wait` takes. `delay`: seconds until it is due."""
         raise NotImplementedError

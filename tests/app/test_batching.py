@@ -8,7 +8,7 @@ import pytest
 
 from aioretryq import BrokerError, BrokerUnavailable, NotOpenError
 from aioretryq.batching import GroupCommit
-from queues import soon
+from queues import soon, until
 
 
 class Server:
@@ -42,7 +42,9 @@ async def commits(server):
 
 
 async def submit(commits, items):
-    return await soon(asyncio.gather(*map(commits.submit, items), return_exceptions=True))
+    """All handed in before anything else happens."""
+    entries = [commits.hand_in(item) for item in items]
+    return await soon(asyncio.gather(*[entry.answer for entry in entries], return_exceptions=True))
 
 
 async def test_everybody_gets_their_own_answer(server, commits):
@@ -54,6 +56,71 @@ async def test_everybody_gets_their_own_answer(server, commits):
 async def test_one_alone_does_not_wait_for_others(server, commits):
     assert await soon(commits.submit(1)) == 10
     assert server.batches == [[1]]
+
+
+async def test_who_finds_nobody_committing_does_it_himself(server):
+    commits = GroupCommit(server.commit)  # nobody runs it
+    assert await soon(commits.submit(1)) == 10
+    assert await soon(commits.submit(2)) == 20
+
+
+async def test_what_comes_while_one_commits_for_himself_is_the_next_batch(server, commits):
+    server.gate.clear()
+    waiting = [asyncio.ensure_future(commits.submit(item)) for item in (1, 2, 3)]
+    await until(lambda: server.batches)
+    server.gate.set()
+    assert await soon(asyncio.gather(*waiting)) == [10, 20, 30]
+    assert server.batches == [[1], [2, 3]]
+
+
+async def test_who_commits_for_himself_may_be_cancelled(server, commits):
+    server.gate.clear()
+    first, second = (asyncio.ensure_future(commits.submit(item)) for item in (1, 2))
+    await until(lambda: server.batches)
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    server.gate.set()
+    assert await soon(second) == 20
+    assert await soon(commits.submit(3)) == 30
+
+
+async def test_what_is_given_up_ends_at_once_for_who_commits_it(server, commits):
+    server.gate.clear()
+    entry = commits.hand_in(1, at_once=True)
+    waiting = asyncio.ensure_future(commits.answered(entry))
+    await until(lambda: server.batches)
+    entry.fail(TimeoutError("too late"))
+    with pytest.raises(TimeoutError, match="too late"):
+        await soon(waiting)
+    assert not waiting.cancelled()
+    server.gate.set()
+    assert await soon(commits.submit(2)) == 20
+
+
+async def test_given_up_and_cancelled_is_cancelled(server, commits):
+    server.gate.clear()
+    entry = commits.hand_in(1, at_once=True)
+    waiting = asyncio.ensure_future(commits.answered(entry))
+    await until(lambda: server.batches)
+    waiting.cancel()
+    entry.fail(TimeoutError("too late"))
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    entry.answer.exception()  # seen
+
+
+async def test_who_commits_for_himself_is_told_when_it_is_closed(server):
+    commits = GroupCommit(server.commit)
+    running = asyncio.create_task(commits.run())
+    server.gate.clear()
+    waiting = asyncio.ensure_future(commits.submit(1))
+    await until(lambda: server.batches)
+    running.cancel()
+    with pytest.raises(NotOpenError):
+        await soon(waiting)
+    with pytest.raises(NotOpenError):
+        await commits.submit(2)
 
 
 async def test_a_bad_one_fails_alone(server, commits):

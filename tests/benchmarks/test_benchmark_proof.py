@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -112,3 +114,16 @@ def test_a_child_has_a_page_of_its_own(tmp_path, ledger):
     subprocess.run([sys.executable, "-c", FORKING], env={**os.environ, **told}, cwd=ROOT, check=True)
     assert len(list(tmp_path.glob("*.proof"))) == 2
     assert ledger.verdict(upto=1) == "1 of 5 tasks ran more than once"
+
+
+@pytest.mark.usefixtures("recording")
+def test_threads_share_a_page(ledger):
+    with ThreadPoolExecutor(TASKS) as threads:
+        barrier = Barrier(TASKS)
+
+        def one(number):
+            barrier.wait()
+            return proof.done(number)
+
+        assert sorted(threads.map(one, range(TASKS))) == list(range(TASKS))
+    assert ledger.verdict() is None

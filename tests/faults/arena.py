@@ -39,6 +39,8 @@ class Scale:
     """How much, and how long, in tasks and seconds. The defaults are those of the published table."""
 
     tasks: int = 500
+    load: int = 20_000
+    """Tasks that do nothing: as many as it takes for batches, and for messages that wait in the worker."""
     lease: float = 5.0
     killed: float = 3.0
     frozen: float = 10.0
@@ -61,6 +63,7 @@ class Scale:
 
 QUICK = Scale(
     tasks=100,
+    load=4000,
     lease=1.5,
     killed=1,
     frozen=3,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from faults.arena import Arena, Scale
 from faults.places import Place, RedisPlace, SQLitePlace
-from faults.scenarios import connections, crashes, garbage, killed, memory, network, slow
+from faults.scenarios import connections, crashes, garbage, killed, load, memory, network, slow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,15 @@ CASES = {
         Case("parked", "parked tasks and the worker's memory", slow.parked),
         Case("blocked", "loop blocked for two leases", slow.blocked_loop),
         Case("garbage", "malformed messages of six kinds, and a huge one", garbage.garbage),
+        Case("load-sigkill", "thousands a second: SIGKILL of a worker", load.sigkill),
+        Case("load-sigterm", "thousands a second: SIGTERM", load.sigterm),
+        Case("load-frozen-worker", "thousands a second: a worker frozen beyond its lease", load.frozen_worker, REDIS),
+        *(
+            Case(f"load-{kind}", f"thousands a second: {title}", functools.partial(load.outage, kind=kind), REDIS)
+            for kind, title in (("killed", "Redis killed"), ("frozen", "Redis frozen"))
+        ),
+        Case("load-lost-answers", "thousands a second: answers lost", load.lost_answers, REDIS),
+        Case("load-sending", "thousands sent while connections are cut", load.sending_cut, REDIS),
         Case("full-queue", "a long queue and the worker's memory", memory.full_queue),
     )
 }

@@ -17,11 +17,13 @@ CHUNK = 2**16
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """One connection, both halves of it. A `silent` one swallows everything, an end of file included, for ever."""
+    """One connection, both halves of it. A `silent` one swallows everything, an end of file included, for ever;
+    the client of a `deaf` one gets no answers any more."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
     silent: bool = False
+    deaf: bool = False
     task: asyncio.Task[Any] | None = None
     """Held here, or the garbage collector would end what nobody else waits for."""
 
@@ -42,6 +44,8 @@ class Proxy:
         self.port = free_port()
         self.accepted = 0
         self.target = target
+        self.unheard = 0
+        """Bytes of answers that no client has got."""
         self._delay = 0.0
         self._silent = False
         self._links: set[_Link] = set()
@@ -70,6 +74,11 @@ class Proxy:
     def cut(self) -> None:
         """Close all connections and refuse new ones, until `heal`."""
         self._do(self._cut())
+
+    def deafen(self) -> None:
+        """On connections that exist the server goes on hearing, and is not heard any more: until `drop`."""
+        for link in list(self._links):
+            link.deaf = True
 
     def black_hole(self) -> None:
         """Nothing arrives any more, either way, and nobody is told. Connections that exist or are made until `heal`
@@ -144,7 +153,9 @@ class Proxy:
             while data := await source.read(CHUNK):
                 if self._delay:
                     await asyncio.sleep(self._delay)
-                if not link.silent and sink is not None:
+                if link.deaf and sink is link.client:
+                    self.unheard += len(data)
+                elif not link.silent and sink is not None:
                     sink.write(data)
                     await sink.drain()
         if link.silent and sink is not None:

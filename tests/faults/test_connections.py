@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aioretryq import TaskQueue, Worker
+from aioretryq import TaskQueue, Worker, current_task
 from aioretryq.errors import PublishError
 from faults.places import RedisPlace
 from faults.workers import Fleet
@@ -110,3 +110,31 @@ def test_a_worker_without_a_server_waits_or_ends_as_it_was_told(where: str, tmp_
         assert patient.wait(10) == 0
     finally:
         fleet.close()
+
+
+async def test_what_waits_in_a_worker_when_its_server_goes_comes_back_at_once(place: RedisPlace) -> None:
+    """It was fetched and has not started: an outage is nobody's death, and costs it no delivery."""
+    queue = TaskQueue(place.url, lease=LEASE)
+    ran: list[tuple[int, int]] = []
+    cut, released = asyncio.Event(), asyncio.Event()
+
+    @queue.task(name="work")
+    async def work(number: int) -> None:
+        ran.append((number, current_task().request.deliveries))
+        if number == 300:
+            place.network.cut()
+            cut.set()
+            await released.wait()
+
+    async with queue:
+        results = await work.delay_many([(number,) for number in range(320)])
+        async with Worker(queue, concurrency=1).running():
+            await soon(cut.wait())
+            assert len(place.look().held) > 1
+            await asyncio.sleep(1.5 * LEASE)
+            place.network.heal()
+            await until(lambda: len(place.look().held) == 1)
+            released.set()
+            for result in results:
+                await soon(result.get())
+    assert ran == [(number, 1) for number in range(320)]

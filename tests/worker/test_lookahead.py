@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioretryq import TaskQueue, Worker
+from aioretryq import TaskQueue, TaskRevokedError, Worker
 from aioretryq.worker.lookahead import FEWEST, LARGEST, SOON, Lookahead
 from queues import soon, until
 
@@ -120,6 +121,73 @@ async def test_what_waits_behind_a_long_task_goes_to_others(redis_url):
                 release.set()
                 await soon(results[300].get())
     assert [number for number, _ in ran] == list(range(320))  # in their order, and each once
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.5])
+async def test_what_waits_while_the_loop_is_blocked_goes_to_others(url, seconds):
+    """For less, and for more, than the lease of a second: nothing runs twice, and nobody is suspected of anything."""
+    ran: list[tuple[int, str, int]] = []
+    blocked = threading.Event()
+
+    def opened(name):
+        queue = TaskQueue(url, result_backend=url, lease=1.0)
+
+        @queue.task(bind=True, name="work")
+        async def work(self, number):
+            ran.append((number, name, self.request.deliveries))
+            if number == 300:
+                blocked.set()
+                time.sleep(seconds)
+
+        return queue, work
+
+    async def other():
+        blocked.wait()
+        queue, _ = opened("b")
+        async with queue, Worker(queue, name="b@here", concurrency=1).running():
+            await until(lambda: len(ran) >= 320)
+
+    thread = threading.Thread(target=lambda: asyncio.run(other()))
+    queue, work = opened("a")
+    async with queue:
+        results = await work.delay_many([(number,) for number in range(320)])
+        async with Worker(queue, name="a@here", concurrency=1).running():
+            thread.start()
+            for result in results:
+                await soon(result.get())
+            await asyncio.to_thread(thread.join)
+    assert sorted(number for number, *_ in ran) == list(range(320))
+    assert {deliveries for *_, deliveries in ran} == {1}
+
+
+async def test_what_is_revoked_while_the_loop_is_blocked_does_not_start(url):
+    """It is here already, and the news of it is not."""
+    queue = TaskQueue(url, result_backend=url)
+    ran: list[int] = []
+
+    @queue.task
+    async def work(number):
+        ran.append(number)
+        if number == 300:
+            revoking = threading.Thread(target=lambda: asyncio.run(revoke()))
+            revoking.start()
+            time.sleep(1.5)
+            revoking.join()
+
+    async def revoke():
+        async with TaskQueue(url, result_backend=url) as other:
+            for result in results[310:]:
+                await other.revoke(result.task_id)
+
+    async with queue:
+        results = await work.delay_many([(number,) for number in range(320)])
+        async with Worker(queue, concurrency=1).running():
+            for result in results[:310]:
+                await soon(result.get())
+            for result in results[310:]:
+                with pytest.raises(TaskRevokedError):
+                    await soon(result.get())
+    assert ran == list(range(310))
 
 
 async def test_a_stop_gives_back_what_waits(redis_url):
