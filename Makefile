@@ -9,15 +9,17 @@ AT_ONCE ?= -n auto --dist worksteal
 PYTEST_ARGS ?=
 FAULTS_ARGS ?=
 BENCH_ARGS ?= all
+GROWTH_ARGS ?=
 
-.PHONY: help demo test check bench bench-growth bench-check format soak faults matrix mixed-soak docs clean
+.PHONY: help demo test check bench growth plots bench-check format soak faults matrix mixed-soak docs clean
 
 help:
 	@echo "make demo    run the main job on an SQLite file: no server needed"
 	@echo "make test    install what the tests need, a Redis server included, and run them"
 	@echo "make check   ruff, mypy --strict, layers test"
 	@echo "make bench   benchmarks against other task queues, as ratios; BENCH_ARGS='drain io --repeat 1'"
-	@echo "make bench-growth  how aioretryq's figures change with the size of things, as plots in docs/images"
+	@echo "make growth  how aioretryq's figures change with the size of things; GROWTH_ARGS='--only queued --repeat 1'"
+	@echo "make plots   pictures of that, docs/images/performance-*.png"
 	@echo "make bench-check  whether a task costs more calls, commands or bytes than benchmarks/baseline.json says"
 	@echo "make soak    the long runs that 'make test' leaves out; SOAK_SECONDS=600 SOAK_SEED=..."
 	@echo "make faults  every fault at full size, ten times, as a table; FAULTS_ARGS='--rounds 1 --only sigkill'"
@@ -60,10 +62,12 @@ bench: $(VENV)/.bench
 	sh tests/install_redis.sh $(BIN)/python
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-bench-growth: $(VENV)/.bench
+growth: $(VENV)/.bench
 	sh tests/install_redis.sh $(BIN)/python
-	$(BIN)/python -m benchmarks.growth
-	$(BIN)/python -m benchmarks.growth plot
+	$(BIN)/python -m benchmarks.growth $(GROWTH_ARGS)
+
+plots: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.plots
 
 bench-check: $(VENV)/.bench
 	@sh tests/install_redis.sh $(BIN)/python

@@ -146,7 +146,7 @@ SERIES = {
     "processes": Series(processes, (1, 2, 4), (("saq", 4), ("dramatiq-gevent", 4))),
     "queued": Series(queued, (1_000, 10_000, 100_000, 1_000_000), (("saq", 10_000),)),
     "concurrent": Series(concurrent, (10, 100, 1_000, 10_000), (("saq", 1_000),)),
-    "waiting": Series(waiting, (1, 10, 100, 1_000, 10_000), (("saq", 100),)),
+    "waiting": Series(waiting, (1, 10, 100, 1_000, 10_000)),
     "clients": Series(clients, (1, 10, 100, 1_000)),
     "payload": Series(payload, (100, 1_000, 10_000, 100_000, 1_000_000), (("saq", 100_000),)),
 }

@@ -83,7 +83,7 @@ PICTURES_OF = (
                 (("concurrent", "rate", ""),),
                 bound=(lambda at_once: at_once / 0.05, "concurrency / 50 ms"),
             ),
-            Panel("Memory of the worker", "MB, at its highest", (("concurrent", "memory", ""),)),
+            Panel("Memory of the worker", "MB, at its highest", (("concurrent", "memory", ""),), log=False),
         ),
     ),
     Picture(
@@ -126,15 +126,18 @@ def draw(pyplot: Any, picture: Picture, found: dict[str, Any]) -> None:
     around = next(each["around"] for name, each in found.items() if name in series)
     figure.suptitle(picture.title, fontsize=12)
     figure.text(0.5, -0.005, described(around), fontsize=7, color="0.45", ha="center", va="top")
+    said: list[str] = []
     for axis, panel in zip(axes, picture.panels, strict=True):
-        fill(axis, picture, panel, found)
+        names = [name for name, *_ in curves(panel, found)]
+        fill(axis, picture, panel, found, legend=bool(set(names) - set(said)))
+        said += names
 
 
-def fill(axis: Any, picture: Picture, panel: Panel, found: dict[str, Any]) -> None:
+def fill(axis: Any, picture: Picture, panel: Panel, found: dict[str, Any], *, legend: bool) -> None:
     """Linear axes begin at zero, so that nothing looks steeper than it is."""
     sizes: set[int] = set()
-    names = curves(panel, found)
-    for number, (name, figures, spread) in enumerate(names):
+    ticker: Any = importlib.import_module("matplotlib.ticker")
+    for number, (name, figures, spread) in enumerate(curves(panel, found)):
         style = {"marker": MARKERS[number], "color": COLOURS[number], "markersize": 5, "capsize": 2}
         axis.errorbar(list(figures), list(figures.values()), yerr=spread, label=name, **style)
         sizes |= figures.keys()
@@ -147,15 +150,18 @@ def fill(axis: Any, picture: Picture, panel: Panel, found: dict[str, Any]) -> No
     axis.minorticks_off()
     if panel.log:
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     else:
         axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter(lambda value, _: short(value))
+    axis.yaxis.set_minor_formatter(lambda value, _: "")
     axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel(picture.axis)
     axis.set_ylabel(panel.unit)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7.5)
+    if legend:
+        axis.legend(fontsize=7.5)
 
 
 def curves(panel: Panel, found: dict[str, Any]) -> list[tuple[str, dict[int, float], list[list[float]]]]:
@@ -175,7 +181,7 @@ def curves(panel: Panel, found: dict[str, Any]) -> list[tuple[str, dict[int, flo
     return drawn
 
 
-NAMES = {("clients", "own"): f"{OURS}, a connection set each"}
+NAMES = {("waiting", ""): "one client for all", ("clients", "own"): "a client for each"}
 
 
 def save(pyplot: Any, target: Path) -> None:

@@ -134,9 +134,14 @@ class Script:
 
 
 def load_scripts(line: Line, package: str, *names: str) -> dict[str, Script]:
-    """Those packaged in `<package>/lua`. A line `-- include <file>` stands for a file of `drivers/lua`."""
-    folder = resources.files(package) / "lua"
-    return {name: Script(line, _INCLUDE.sub(_included, (folder / f"{name}.lua").read_text())) for name in names}
+    """Those packaged in `<package>/lua`."""
+    return {name: Script(line, source_of(package, name)) for name in names}
+
+
+def source_of(package: str, name: str) -> str:
+    """Of a script packaged in `<package>/lua`. A line `-- include <file>` stands for a file of `drivers/lua`."""
+    text = (resources.files(package) / "lua" / f"{name}.lua").read_text()
+    return _INCLUDE.sub(_included, text)
 
 
 def _included(found: re.Match[str]) -> str:

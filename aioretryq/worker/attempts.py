@@ -112,8 +112,7 @@ class Attempts:
         current_run.set(Run(task, attempted.request, self._queue))  # for good: the job has a context of its own
         with job.cancellable(self._jobs.torn_down):
             if job.cancelled_as is None:
-                started = functools.partial(self._begin, job, attempted.message)
-                outcome = await self._body(task, attempted, threads, started)
+                outcome = await self._body(job, task, attempted, threads)
                 if job.cancelled_as is not None and not isinstance(outcome, Succeeded | Traced):
                     # What a body raises while it is being cancelled, its clean-up say, is not its failure.
                     outcome = job.cancelled_as
@@ -134,12 +133,12 @@ class Attempts:
         return settlement
 
     def _body(
-        self,
-        task: Task[Any, Any],
-        attempted: Attempted,
-        threads: anyio.CapacityLimiter,
-        started: Callable[[], bool],
+        self, job: Job, task: Task[Any, Any], attempted: Attempted, threads: anyio.CapacityLimiter
     ) -> Coroutine[Any, Any, Outcome]:
+        if not job.plain and not isinstance(task, ForeignTask):  # nearly all
+            self._begin(job, attempted.message)
+            return run_body(task, attempted.request, clock=self._clock)
+        started = functools.partial(self._begin, job, attempted.message)
         if isinstance(task, ForeignTask):
             return task.attempt(attempted.message, attempted.request, threads=threads, started=started)
         return run_body(task, attempted.request, threads=threads, started=started, clock=self._clock)

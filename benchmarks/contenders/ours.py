@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 queue = TaskQueue(place.URL, worker_concurrency=place.CONCURRENCY)
 
 
+DONE = (tasks.no_op, tasks.io, tasks.echo, tasks.plain_no_op)
+
+
 def tasks_of(queue: TaskQueue) -> dict[str, Any]:
-    return {each.__name__: queue.task(each) for each in (tasks.no_op, tasks.io, tasks.echo)}
+    return {each.__name__: queue.task(each) for each in DONE}
 
 
 TASKS = tasks_of(queue)

@@ -110,7 +110,11 @@ async def test_what_is_final_stays_and_the_message_goes(place, before, after, st
     assert await broker.finish([Finish(a)]) == [False]
 
 
-@pytest.mark.parametrize("stored", [pickle.dumps({"status": "SUCCESS"}), gzip.compress(b"{}"), b"no document"])
+@pytest.mark.parametrize(
+    "stored",
+    [pickle.dumps({"status": "SUCCESS"}), gzip.compress(b"{}", mtime=0), b"no document"],
+    ids=["pickled", "compressed", "else"],
+)
 async def test_what_only_the_backend_can_judge_is_left_to_it(place, redis_client, stored):
     broker, backend = place
     redis_client.set(backend.key("a"), stored)

@@ -13,9 +13,13 @@ from lossy_proxy import LossyProxy, arrive, come_late, lose_reply
 from redis_world import RedisWorld, open_broker, task_message
 
 import aioretryq.brokers
+from aioretryq.backends.redis import RedisBackend
 from aioretryq.brokers import redis_answers
+from aioretryq.config import Settings
+from aioretryq.drivers.redis_line import source_of
 from aioretryq.errors import BrokerError, BrokerUnavailable
-from aioretryq.message import DeadEntry, Finish
+from aioretryq.message import DeadEntry, Finish, StoredResult
+from aioretryq.protocol.result import ResultDocument, encode_result
 from contracts.broker_world import LEASE, bodies, leases_end, message, take, take_one
 
 SCRIPTS = Path(aioretryq.brokers.__file__).parent / "lua"
@@ -25,7 +29,7 @@ SCRIPTS = Path(aioretryq.brokers.__file__).parent / "lua"
 async def proxy(redis_server, redis_url):
     with redis.Redis.from_url(redis_url) as client:
         for script in SCRIPTS.glob("*.lua"):  # a reply that one is unknown would be lost in its place
-            client.script_load(script.read_text())
+            client.script_load(source_of("aioretryq.brokers", script.stem))
     async with LossyProxy(redis_server.port) as proxy:
         yield proxy
 
@@ -249,6 +253,67 @@ class TestFinish:
         finishes = [Finish(await take_one(broker))]
         assert await broker.finish(finishes) == [True]
         assert await broker.finish(finishes) == [False]
+
+
+class TestFinishWithResults:
+    """Broker and result backend are in one place, and results travel with the acknowledgement."""
+
+    @pytest.fixture
+    def heard(self, server):
+        """Counts announcements: the server keeps them until they are read."""
+        listener = server.pubsub(ignore_subscribe_messages=True)
+        listener.psubscribe("celery-task-meta-*")
+        listener.get_message(timeout=10)
+
+        def read():
+            server.publish("celery-task-meta-end", "")
+            told = []
+            while (message := listener.get_message(timeout=10))["channel"] != "celery-task-meta-end":
+                told.append(message["data"])
+            return told
+
+        yield read
+        listener.close()
+
+    @pytest.fixture
+    def joined(self, proxy, broker):
+        assert broker.joins(RedisBackend(proxy.url, Settings()))
+        return broker
+
+    @staticmethod
+    def result(task_id, value="ours"):
+        document = encode_result(ResultDocument(task_id=task_id, status="SUCCESS", result=value))
+        return StoredResult(task_id, "SUCCESS", document, 60.0)
+
+    async def test_what_is_repeated_is_stored_and_announced_once(self, proxy, joined, server, heard):
+        await joined.send([message(name) for name in "abc"])
+        a, b, c = await take(joined)
+        await joined.requeue([b])
+        results = {name: self.result(name) for name in "abc"}
+        finishes = [
+            Finish(a, (message("next", "mail"),), result=results["a"]),
+            Finish(b, result=results["b"]),
+            Finish(c, result=results["c"]),
+        ]
+        for _ in range(3):
+            await lose_reply(proxy, joined.finish(finishes))
+        assert await joined.finish(finishes) == [True, False, True]
+        assert heard() == [results[name].document.decode() for name in "ac"]
+        assert server.keys("celery-task-meta-b") == []
+        assert bodies(await take(joined, "mail")) == ["next"]
+
+    async def test_one_that_comes_late_stores_nothing_over_what_others_did(self, proxy, joined, other, server, heard):
+        await joined.send([message("a")])
+        finishes = [Finish(await take_one(joined), result=self.result("a"))]
+        gate = await come_late(proxy, joined.finish(finishes))
+        await other.requeue([finish.delivery for finish in finishes])  # as a sweep would, once the lease has ended
+        assert other.joins(RedisBackend(other.display_url, Settings()))
+        theirs = self.result("a", "theirs")
+        assert await other.finish([Finish(await take_one(other), result=theirs)]) == [True]
+        await arrive(gate, server)
+        assert await joined.finish(finishes) == [False]
+        assert server.get("celery-task-meta-a") == theirs.document.decode()
+        assert heard() == [theirs.document.decode()]
 
 
 class TestOthers:

@@ -14,6 +14,7 @@ from redis_world import open_broker
 
 import aioretryq.brokers
 from aioretryq.brokers import redis_sending
+from aioretryq.drivers.redis_line import source_of
 from aioretryq.errors import BrokerError
 from contracts.broker_world import bodies, message, take
 
@@ -24,7 +25,7 @@ SCRIPTS = Path(aioretryq.brokers.__file__).parent / "lua"
 async def proxy(redis_server, redis_url):
     with redis.Redis.from_url(redis_url) as client:
         for script in SCRIPTS.glob("*.lua"):  # a reply that one is unknown would be lost in its place
-            client.script_load(script.read_text())
+            client.script_load(source_of("aioretryq.brokers", script.stem))
     async with LossyProxy(redis_server.port) as proxy:
         yield proxy
 
