@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aioretryq.calling import CallOptions, compose
 from aioretryq.exchanging import outgoing
 from aioretryq.ids import new_id
+from aioretryq.protocol.content import AUTH
 from aioretryq.protocol.task import too_large
 from aioretryq.protocol.template import Template
 from aioretryq.publishing import Terms
@@ -66,6 +67,8 @@ class Calls:
         if task is not None and task.shadow_name is not None and options.shadow is None:
             return None
         message = compose(name, ((), {}), options, task=task, settings=settings, caller=None, now=time.time())
+        if message.content_type == AUTH:
+            return None  # no two signatures of one text are the same: what to leave blank cannot be found
         limit = settings.max_payload_bytes
         template = Template(message, new_id(), max_size=limit)
         terms, ignored = Terms.of(options, settings), bool(message.ignore_result)

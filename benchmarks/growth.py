@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 RESULTS = results.LATEST.with_name("growth.json")
 WARM = 2_000
 """Tasks before the counted ones: a worker that has just started is another subject."""
-FEWEST = 2_000
+FEWEST = 500
 """Tasks that have to fall into a measurement of processor time, which is taken from outside."""
 
 
@@ -81,10 +81,14 @@ def queued(stage: Stage, number: int) -> Report:
 
 
 def costs(stage: Stage, workers: Workers, upto: int) -> Report:
-    """Processor time for each task from now on until so many have run. Empty if that is too short to be told."""
+    """Processor time for each task from now on until so many have run. Empty if that is too short to be told.
+
+    `cores`: how much of the machine the workers got. Where that is less than one each, somebody else had the rest.
+    """
     pids = workers.pids()
-    ran, cpu, redis = stage.ledger.ran(), scheduled_seconds(pids), stage.counters()
+    began, ran, cpu, redis = time.monotonic(), stage.ledger.ran(), scheduled_seconds(pids), stage.counters()
     stage.until(workers, upto)
+    seconds = time.monotonic() - began
     time.sleep(SETTLING)
     now = stage.counters()
     tasks, spent = stage.ledger.ran() - ran, scheduled_seconds(pids) - cpu
@@ -92,6 +96,7 @@ def costs(stage: Stage, workers: Workers, upto: int) -> Report:
         return {}
     return {
         "worker_us": spent / tasks * 1e6,
+        "cores": spent / seconds,
         "redis_us": (now["cpu"] - redis["cpu"]) / tasks * 1e6,
         "commands": (now["commands"] - redis["commands"]) / tasks,
     }
@@ -172,7 +177,8 @@ def middle(rounds: list[Report]) -> Report:
 def measure(name: str, rounds: int, largest: int | None, seconds: float, server: Database, peers: bool) -> Growth:
     series, growth, environments = SERIES[name], Growth({}, {}), Environments(FOLDER)
     for round_ in range(rounds):
-        for who, most in [(OURS, max(series.sizes)), *(series.peers if peers else ())]:
+        others = series.peers if peers and not round_ else ()  # once: they are there for scale
+        for who, most in [(OURS, max(series.sizes)), *others]:
             for size in series.sizes:
                 if size > min(most, largest or most) or who in growth.failures:
                     continue
@@ -205,7 +211,7 @@ def run(series: Series, who: str, size: int, seconds: float, server: Database, e
 @click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; drawn: medians.")
 @click.option("--largest", type=click.IntRange(1), help="Leave out sizes above that.")
 @click.option("--seconds", type=click.FloatRange(1), default=120.0, show_default=True, help="Longest step of a run.")
-@click.option("--peers/--no-peers", default=True, show_default=True, help="A peer or two beside it.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="A peer or two, for one round.")
 @click.option("--redis", metavar="URL", help="An empty database; it is emptied often.  [default: a private server]")
 @click.option("--json", "path", type=click.Path(path_type=Path), default=RESULTS, help="Where results go.")
 def main(only: tuple[str, ...], redis: str | None, path: Path, **options: Any) -> None:

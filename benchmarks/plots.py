@@ -50,7 +50,12 @@ class Picture:
 
 
 def cost(series: str) -> Panel:
-    return Panel("What a task costs", "CPU of the workers, µs per task", ((series, "worker_us", ""),))
+    return Panel("CPU of the worker", "µs per task", ((series, "worker_us", ""),))
+
+
+def both_costs(series: str, *, log: bool) -> Panel:
+    curves = ((series, "worker_us", "worker"), (series, "redis_us", "Redis"))
+    return Panel("CPU", "µs per task", curves, log=log)
 
 
 PICTURES_OF = (
@@ -63,10 +68,11 @@ PICTURES_OF = (
     ),
     Picture(
         "queued",
-        "Queue length: the first tasks of so many that wait",
+        "Queue length: one worker process on the first tasks of so many",
         "tasks queued",
         (
-            Panel("Throughput, one worker process", "tasks per second", (("queued", "rate", ""),), log=False),
+            Panel("Throughput", "tasks per second", (("queued", "rate", ""),), log=False),
+            both_costs("queued", log=False),
             Panel(
                 "Memory", "MB", (("queued", "memory", "worker"), ("queued", "redis_memory", "Redis with the queue"))
             ),
@@ -83,6 +89,7 @@ PICTURES_OF = (
                 (("concurrent", "rate", ""),),
                 bound=(lambda at_once: at_once / 0.05, "concurrency / 50 ms"),
             ),
+            cost("concurrent"),
             Panel("Memory of the worker", "MB, at its highest", (("concurrent", "memory", ""),), log=False),
         ),
     ),
@@ -106,7 +113,7 @@ PICTURES_OF = (
         "bytes of the text",
         (
             Panel("Throughput, one worker process", "tasks per second", (("payload", "rate", ""),)),
-            Panel("Texts moved, in and out", "MB per second", (("payload", "megabytes", ""),)),
+            both_costs("payload", log=True),
         ),
     ),
 )

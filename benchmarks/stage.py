@@ -105,8 +105,10 @@ class Stage:
         return self.folder / "log"
 
     def environment(self) -> dict[str, str]:
+        # Programs are compiled once, as where they are installed, and not at each start.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         return {
-            **os.environ,
+            **inherited,
             **self._work,
             "BENCHMARK_CONTENDER": self.contender.name,
             "BENCHMARK_URL": self.url,

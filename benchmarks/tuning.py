@@ -1,7 +1,7 @@
 """What settings do to the cost of a task: `python -m benchmarks.tuning`.
 
-A queue of no-ops is emptied by one worker process for each setting in turn, in several rounds. Shown is processor time,
-which depends little on what else the machine does, and each as a multiple of the default in the same round.
+A queue of no-ops is emptied by one worker process for each setting in turn, in several rounds. Shown is processor
+time, which depends little on what else the machine does, and each as a multiple of the default in the same round.
 """
 
 from __future__ import annotations

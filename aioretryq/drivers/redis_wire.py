@@ -84,7 +84,7 @@ class Wire(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._late = False  # the oldest answer, as it seems
-        self._heard = False  # something, since then
+        self._heard_at = 0.0  # anything
         self._demoted = False
         self._failure: RedisError | None = None
         self._transport: asyncio.Transport = connection.hand_over(self)
@@ -154,7 +154,7 @@ class Wire(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._heard = True
+        self._heard_at = self._loop.time()
         if self._failure is not None:
             return
         try:
@@ -216,13 +216,14 @@ class Wire(asyncio.BufferedProtocol):
         if not self._unanswered:
             self._late = False
             return
-        deadline, now = self._unanswered[0][1], self._loop.time()
+        # Whatever comes is the answer of the oldest, or of one before it: over a slow link it may take long.
+        deadline, now = max(self._unanswered[0][1], self._heard_at + self._answer_within), self._loop.time()
         if now < deadline:
             self._late = False
             self._look_at(deadline)
-        elif not self._late or (self._heard and now < deadline + self._answer_within):
-            # A late event loop sees the deadline before the answers: let them be read as long as there are some.
-            self._late, self._heard = True, False
+        elif not self._late:
+            # A late event loop sees the deadline before the answers: let them be read.
+            self._late = True
             self._look_at(now + MOMENT)
         else:
             self._fail(RedisTimeoutError("Timeout reading from socket"))

@@ -8,7 +8,6 @@ here that would be refused there.
 
 from __future__ import annotations
 
-import binascii
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,6 +15,7 @@ import orjson
 from aioretryq.message import TaskMessage
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.content import JSON
+from aioretryq.protocol.envelope import bytes_of
 from aioretryq.protocol.task import USUAL_HEADERS, decode_task, moment_of, time_limits
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _message(document: Any, security: Security | None) -> TaskMessage | None:
     if found("body_encoding") != "base64" or get("stamps") or get("lang") != "py" or not get("id") or not get("task"):
         return None
     try:
-        args, kwargs, embed = jsontypes.loads(binascii.a2b_base64(document["body"]))
+        args, kwargs, embed = jsontypes.loads(bytes_of(document["body"]))
         if type(args) is not list or type(kwargs) is not dict or not _NONE.issuperset(map(type, embed.values())):
             return None
     except _NOT_FAMILIAR:

@@ -29,9 +29,9 @@ _MARK_BYTES = _MARK.encode()
 _PAIR = frozenset({"__type__", "__value__"})
 _PLAIN = frozenset({str, bool, int, type(None)})
 _LARGE = 4096
-"""Bytes, or items, from which on making sure that orjson would do the same takes longer than it saves."""
-_DEEP = 32
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")  # beyond 64 bits orjson makes a float of an integer
+"""Items from which on making sure that orjson would do the same takes longer than it saves."""
+_DEEP, _SHORT = 32, 300
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 def dumps(value: Any) -> bytes:
@@ -54,11 +54,15 @@ def dumps(value: Any) -> bytes:
 
 def loads(data: bytes | str) -> Any:
     """The value of what `dumps`, or a Celery peer, wrote. Raises ProtocolError."""
-    if type(data) is bytes and len(data) < _LARGE and _MARK_BYTES not in data and not _LONG_NUMBER.search(data):
+    if type(data) is bytes and _MARK_BYTES not in data:
         try:
-            return orjson.loads(data)
+            value = orjson.loads(data)
         except orjson.JSONDecodeError:  # NaN, a lone surrogate, or no JSON at all
             pass
+        else:
+            # Beyond 64 bits orjson makes a float of an integer. A short text is searched for one sooner.
+            if is_plain(value) if len(data) > _SHORT else not _LONG_NUMBER.search(data):
+                return value
     try:
         text = data if isinstance(data, str) else data.decode()
         # Most documents have no extended type, and a hook costs a call for every object in them.

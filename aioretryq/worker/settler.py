@@ -66,7 +66,7 @@ class Verdict:
 
 LOST = Verdict(ours=False)
 DONE = Verdict(ours=True)
-_VERDICTS = {True: DONE, False: LOST, None: None}
+_VERDICTS: dict[bool | None, Verdict | None] = {True: DONE, False: LOST, None: None}
 
 
 class Settler:
@@ -87,8 +87,9 @@ class Settler:
         self._backend_outage = backend_outage
         self._clock = clock
         self._joined = broker.joins(results.backend)
-        self._commits: GroupCommit[Completion, Verdict] = GroupCommit(self._commit, size=_size)
-        self._without_result: GroupCommit[Completion, Verdict] = GroupCommit(self._commit, size=_size)
+        self._in_one_step: GroupCommit[Completion, Verdict | None] = GroupCommit(self._together, size=_size)
+        self._with_result: GroupCommit[Completion, Verdict] = GroupCommit(self._apart, size=_size)
+        self._without_result: GroupCommit[Completion, Verdict] = GroupCommit(self._apart, size=_size)
 
     async def submit(self, completion: Completion) -> bool:
         """Returns when it is done; False when the message was no longer ours: then nothing was.
@@ -99,11 +100,16 @@ class Settler:
 
     async def advance(self, completion: Completion) -> Verdict:
         """As `submit`, of a settlement that may be a part of a chord."""
-        # Two lanes: what stores nothing does not wait for a result backend that is gone, or a server that is full.
+        # Lanes: what stores nothing does not wait for a result backend that is gone, or a server that is full, and
+        # where the backend refuses a result no message in its batch is finished yet.
         settlement = completion.settlement
+        if self._joined and _is_one_step(completion):
+            verdict = await self._in_one_step.hand_in(completion).answer
+            if verdict is not None:
+                return verdict
         following = settlement.following
         stores = settlement.record is not None or (following is not NOTHING and following.in_backend)
-        return await (self._commits if stores else self._without_result).hand_in(completion).answer
+        return await (self._with_result if stores else self._without_result).hand_in(completion).answer
 
     async def settled(self, task_id: str) -> ResultDocument | None:
         """The final result, if one is stored: then an earlier holder of the message got as far as that."""
@@ -123,19 +129,15 @@ class Settler:
 
     async def run(self) -> None:
         async with anyio.create_task_group() as lanes:
-            lanes.start_soon(self._commits.run)
+            lanes.start_soon(self._in_one_step.run)
+            lanes.start_soon(self._with_result.run)
             lanes.start_soon(self._without_result.run)
 
-    async def _commit(self, batch: list[Completion]) -> list[Verdict]:
-        together = [n for n, entry in enumerate(batch) if _in_one_step(entry)] if self._joined else []
-        if not together:
-            return await self._apart(batch)
-        finishes = [_finish(entry.job, entry.settlement, joined=True) for n in together if (entry := batch[n]).job]
-        found = await self._broker_outage.survive(lambda: self._broker.finish(finishes))
-        verdicts = dict(zip(together, map(_VERDICTS.get, found), strict=True))
-        if rest := [n for n in range(len(batch)) if verdicts.get(n) is None]:
-            verdicts.update(zip(rest, await self._apart([batch[n] for n in rest]), strict=True))
-        return [verdicts[n] or LOST for n in range(len(batch))]
+    async def _together(self, batch: list[Completion]) -> list[Verdict | None]:
+        """In one step with their results. None where nothing was done: only the backend can tell whether what it has
+        may be replaced."""
+        finishes = [_finish(entry.job, entry.settlement, joined=True) for entry in batch if entry.job is not None]
+        return [_VERDICTS[done] for done in await self._broker_outage.survive(lambda: self._broker.finish(finishes))]
 
     async def _apart(self, batch: list[Completion]) -> list[Verdict]:
         ours = await self._backend_outage.survive(lambda: self._store(batch))
@@ -226,7 +228,7 @@ class Settler:
         return [entry.job is None or not entry.job.lease_lost for entry in batch]
 
 
-def _in_one_step(entry: Completion) -> bool:
+def _is_one_step(entry: Completion) -> bool:
     """Whether all there is to do is the broker's, if it joins the result backend. Nearly always."""
     job, settlement = entry.job, entry.settlement
     if job is None or job.lease_lost or entry.unfinished:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
 import subprocess
@@ -124,8 +123,7 @@ def children_cpu() -> float:
 
 
 def run(stage: Stage, command: list[str]) -> str:
-    env = {**os.environ, **stage.environment()}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=stage.seconds)
+    done = subprocess.run(command, env=stage.environment(), capture_output=True, text=True, timeout=stage.seconds)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise RunFailed(f"{command[0]} exited with {done.returncode}: {said[-1] if said else ''}"[:200])

@@ -417,6 +417,18 @@ async def test_a_late_event_loop_is_no_missing_answer(server, admin):
         assert await soon(asyncio.gather(*asking)) == [before, b"x" * 10**6]
 
 
+@on_each_loop
+async def test_an_answer_that_takes_long_to_arrive_is_not_missing(proxy, admin):
+    """Over a slow link a claim of large messages takes longer than a server has to answer: silence is what counts."""
+    large = b"x" * 2**21
+    admin.set("k", large)
+    async with calling(f"redis://127.0.0.1:{proxy.port}/0", redis_socket_timeout=0.5) as line:
+        before = await line.call("CLIENT", "ID")
+        proxy.delay(0.1)  # for each 64 kB
+        asking = [asyncio.create_task(line.call(*command)) for command in [("GET", "k"), ("CLIENT", "ID")]]
+        assert await soon(asyncio.gather(*asking)) == [large, before]
+
+
 # -- lost and made anew
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aioretryq import TaskQueue
-from aioretryq.errors import PublishError, UnavailableError
+from aioretryq.errors import PartlySent, PublishError, UnavailableError
 from aioretryq.protocol.deadletter import DeadLetter, decode_dead_letter
 from faults.accounting import Accounting, Report, account
 from faults.trace import Trace
@@ -158,6 +158,15 @@ class Arena:
         for start in range(0, count, 100):
             await asyncio.gather(*(self.send(task, *args, **options) for _ in range(start, min(start + 100, count))))
         return self.published[before:]
+
+    async def send_many(self, count: int) -> None:
+        """Tasks that do nothing, as `delay_many` sends them; if some were not sent, that is one refusal."""
+        try:
+            sent = await self.queue.send_many(f"{TASK}work", [(0.0,)] * count)
+        except PartlySent as error:
+            self.refused.append(error)
+            sent = error.results
+        self.published += [result.task_id for result in sent]
 
     # -- watching
 

@@ -32,6 +32,8 @@ FLEET = 3
 SLOTS = "20"
 PER_SECOND = 60
 """Tasks that are sent, all the time."""
+BURST, BURST_EVERY = 500, 2.0
+"""Tasks that do nothing, beside those, and seconds between two such lots: these travel in batches."""
 CALM = (0.5, 3.0)
 """Seconds between two faults, from and to."""
 OPTIONS = ("-c", SLOTS, "-l", "warning", "--grace", "1")
@@ -81,7 +83,7 @@ class Soak:
 
     async def run(self, seconds: float) -> Report:
         await self._employ(FLEET)
-        sending = asyncio.create_task(self._send())
+        sending = asyncio.gather(self._send(), self._send_bursts())
         looking = asyncio.create_task(self._look_after_workers())
         while time.monotonic() - self.begun < seconds:
             await asyncio.sleep(self.chance.uniform(*CALM))
@@ -146,6 +148,11 @@ class Soak:
             sends = {sent for sent in sends if not sent.done()}
             await asyncio.sleep(1 / PER_SECOND)
         await asyncio.gather(*sends)
+
+    async def _send_bursts(self) -> None:
+        while self._going:
+            await self.arena.send_many(BURST)
+            await asyncio.sleep(BURST_EVERY)
 
     async def _send_one(self, chance: random.Random) -> None:
         dice = chance.random()

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+import redis
 
 from aioretryq import NotRegistered, ProtocolError, Reject, TaskQueue, Worker
 from aioretryq.message import Outgoing
@@ -41,6 +42,27 @@ async def test_retries_used_up(queue):
         (2, "OSError('down', 7)"),
     ]
     assert all(error["worker"] == worker.name and before <= error["time"] for error in letter.errors)
+
+
+async def test_a_result_that_cannot_be_stored_costs_the_others_nothing(redis_url, caplog):
+    """They are settled together: whatever is wrong with one key, nothing is said of the others."""
+    queue = TaskQueue(redis_url, result_backend=redis_url)
+
+    @queue.task
+    async def work(number):
+        return number
+
+    async with queue:
+        results = await work.delay_many([(number,) for number in range(100)])
+        bad = results[50].task_id
+        with redis.Redis.from_url(redis_url) as client:
+            client.lpush(f"celery-task-meta-{bad}", "no result")
+        async with Worker(queue).running():
+            values = [await soon(result.get()) for result in results if result.task_id != bad]
+            (letter,) = await dead_letters(queue, 1)
+    assert values == [number for number in range(100) if number != 50]
+    assert letter.task_id == bad
+    assert "lost" not in caplog.text
 
 
 async def test_a_failure_that_is_not_retried(queue):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import PartlySent
 from faults.accounting import Figure, Report
-from faults.arena import TASK
 from faults.places import RedisPlace
 from faults.scenarios.killed import still_alive
 from faults.scenarios.network import OUTAGES, redis_of
@@ -23,6 +22,8 @@ META = "celery-task-meta-"
 LOST_ANSWERS = 5
 """Times."""
 DROPS = 5
+SCRIPTS = 0.2
+"""For each task, at most: with more there are no batches, and nothing was shown."""
 
 
 class Announcements:
@@ -48,16 +49,6 @@ class Announcements:
             told[task_id] += 1
 
 
-async def send(arena: Arena, count: int) -> None:
-    """As `delay_many` does."""
-    try:
-        sent = await arena.queue.send_many(TASK + "work", [(0.0,)] * count)
-    except PartlySent as error:
-        arena.refused.append(error)
-        sent = error.results
-    arena.published += [result.task_id for result in sent]
-
-
 def stored(place: RedisPlace, ids: list[str]) -> dict[str, Any]:
     """The documents in the storage, of those that have one."""
     values = place.client.mget([META + task_id for task_id in ids])
@@ -70,6 +61,8 @@ async def judged(arena: Arena, told: Announcements | None = None) -> Report:
     report.figures["errors at the sender"] = Figure(len(arena.refused), 0, "")
     if not isinstance(arena.place, RedisPlace):
         return report
+    scripts = arena.place.client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+    report.figures["scripts a task"] = Figure(scripts / len(arena.published), SCRIPTS, "")
     states = Counter(document["status"] for document in stored(arena.place, arena.published).values())
     if states != {"SUCCESS": len(arena.published)}:
         report.wrong.append(f"of {len(arena.published)} results there are {dict(states)}")
@@ -84,7 +77,7 @@ async def sigkill(arena: Arena) -> Report:
     """One of two workers is killed in the middle."""
     told = Announcements(arena.place) if isinstance(arena.place, RedisPlace) else None
     victim, other = await arena.start(2, *SLOTS)
-    sending = asyncio.create_task(send(arena, arena.scale.load))
+    sending = asyncio.create_task(arena.send_many(arena.scale.load))
     await arena.ended(arena.scale.load // 4)
     await arena.kill(victim)
     await sending
@@ -96,7 +89,7 @@ async def sigkill(arena: Arena) -> Report:
 async def sigterm(arena: Arena) -> Report:
     """The only worker is told to stop in the middle, and another one goes on: nothing is begun twice."""
     (worker,) = await arena.start(1, *SLOTS)
-    await send(arena, arena.scale.load)
+    await arena.send_many(arena.scale.load)
     await arena.ended(arena.scale.load // 4)
     worker.term()
     code = await arena.end_of(worker)
@@ -126,7 +119,7 @@ async def frozen_worker(arena: Arena) -> Report:
     place = redis_of(arena)
     told = Announcements(place)
     victim, other = await arena.start(2, *SLOTS)
-    sending = asyncio.create_task(send(arena, arena.scale.load))
+    sending = asyncio.create_task(arena.send_many(arena.scale.load))
     await arena.ended(arena.scale.load // 4)
     victim.freeze()
     arena.excuse(victim)
@@ -151,9 +144,9 @@ async def outage(arena: Arena, kind: str) -> Report:
     """The server is away in the middle, while calls are being sent, too. It loses nothing that it has confirmed."""
     fault, place = OUTAGES[kind], redis_of(arena)
     workers = await arena.start(2, *SLOTS)
-    await send(arena, arena.scale.load // 2)
+    await arena.send_many(arena.scale.load // 2)
     await arena.ended(arena.scale.load // 8)
-    sending = asyncio.create_task(send(arena, arena.scale.load // 2))
+    sending = asyncio.create_task(arena.send_many(arena.scale.load // 2))
     await asyncio.to_thread(fault.begin, place)
     await asyncio.sleep(fault.lasts(arena.scale))
     await asyncio.to_thread(fault.end, place)
@@ -169,7 +162,7 @@ async def lost_answers(arena: Arena) -> Report:
     place = redis_of(arena)
     told = Announcements(place)
     workers = await arena.start(2, *SLOTS)
-    sending = asyncio.create_task(send(arena, arena.scale.load))
+    sending = asyncio.create_task(arena.send_many(arena.scale.load))
     for time in range(1, LOST_ANSWERS + 1):
         await arena.ended(arena.scale.load * time // (LOST_ANSWERS + 2))
         before = place.network.unheard
@@ -191,7 +184,7 @@ async def sending_cut(arena: Arena) -> Report:
     def waiting() -> list[str]:
         return place.look().waiting
 
-    sending = asyncio.create_task(send(arena, count))
+    sending = asyncio.create_task(arena.send_many(count))
     for time in range(1, DROPS + 1):
         await arena.need(lambda time=time: len(waiting()) >= count * time // (DROPS + 2), "calls that have arrived")
         place.network.drop()
@@ -200,7 +193,7 @@ async def sending_cut(arena: Arena) -> Report:
     if sorted(once) != sorted(arena.published):
         wrong.append(f"{len(once)} messages of {len(set(once))} tasks are there, {len(arena.published)} were sent")
     arena.queue = await arena.sender(task_publish_wait=0.0, task_publish_timeout=1.0)
-    sending = asyncio.create_task(send(arena, count))
+    sending = asyncio.create_task(arena.send_many(count))
     await arena.need(lambda: len(waiting()) >= count + count // 4, "calls that have arrived")
     place.network.cut()
     await sending
