@@ -69,7 +69,7 @@ growth: $(VENV)/.bench
 plots: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.plots
 
-bench-check: $(VENV)/.bench
+bench-check: $(VENV)/.test
 	@sh tests/install_redis.sh $(BIN)/python
 	$(BIN)/python -m benchmarks.check
 

@@ -59,8 +59,6 @@ class Reader:
 
 
 def _parsed(payload: bytes) -> Any:
-    if b'"__type__"' in payload:
-        return None
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:

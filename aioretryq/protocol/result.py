@@ -189,7 +189,8 @@ def _is_extended(document: ResultDocument) -> bool:
 
 def _dump(fields: dict[str, Any], form: ResultFormat) -> bytes:
     if form.serializer == "json":  # nearly all
-        return jsontypes.dumps(fields)
+        # In a document that is not extended only the result is somebody else's value.
+        return jsontypes.dumps(fields, plain=fields.keys() <= _BASE_KEYS and jsontypes.is_plain(fields["result"]))
     return encode_content(fields, CONTENT_TYPES[form.serializer], form.security)[0]
 
 
