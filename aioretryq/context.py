@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.protocol.saferepr import saferepr
@@ -15,8 +15,18 @@ if TYPE_CHECKING:
     from aioretryq.task import Task
 
 
+class _OfMessage:
+    """Not a field of a request: what is copied, shown or compared are those."""
+
+    __slots__ = ("_message",)
+    _message: TaskMessage
+
+    def _take(self, message: TaskMessage) -> None:
+        self._message = message
+
+
 @dataclass(slots=True, kw_only=True)
-class Request:
+class Request(_OfMessage):
     """What a task may know of its own run, as `task.request` (celery/app/task.py, Context)."""
 
     id: str | None = None
@@ -54,7 +64,6 @@ class Request:
     """How often a worker took this attempt's message and died with it or still has it."""
     interruptions: int = 0
     """How often a stopping worker handed this attempt's message back: that costs nothing."""
-    _message: TaskMessage = field(init=False, repr=False, compare=False)
     cancel_reason: str | None = None
     """Why this run is being cancelled: SHUTDOWN, REVOKED or LEASE_LOST. Plain functions, which nobody can cancel,
     may look here; coroutines find it in `CancelledError.args` too."""
@@ -118,7 +127,7 @@ class Request:
         """Of the run of a message. What the message says is taken over when somebody asks for it: of some thirty
         fields a run needs five."""
         request = cls.__new__(cls)
-        request._message = message
+        request._take(message)
         request.id, request.task, request.args, request.kwargs = (
             message.id,
             message.task,
@@ -134,6 +143,10 @@ class Request:
         request.deliveries, request.interruptions = deliveries, interruptions
         request.cancel_reason = None
         return request
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """For copies and pickles: all fields, and not the message, which may know a private key."""
+        return None, {each.name: getattr(self, each.name) for each in fields(self)}
 
     if not TYPE_CHECKING:  # all fields are declared
 

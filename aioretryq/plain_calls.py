@@ -113,7 +113,10 @@ class PlainCalls:
         if calls is not None:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[name] = state, calls
+            # What may be changed in place is compared with what it was.
+            *before, of_settings = state
+            kept = tuple(dict(each) if isinstance(each, dict) else each for each in of_settings)
+            self._known[name] = (*before, kept), calls
         return calls
 
 

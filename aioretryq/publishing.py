@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -153,10 +154,11 @@ class Deadlines:
     def watch(self, entry: Submission[Any, Any], limit: float) -> float:
         """Until when, by the monotonic clock."""
         moment = time.monotonic() + limit
+        limit = round(limit, 1 if limit > 1 else 2)  # of callers with a budget each has another one
         line = self._lines.get(limit)
         if line is None:
             line = self._lines[limit] = deque()
-            self._timers[limit] = asyncio.get_running_loop().call_later(limit, self._ring, limit)
+            self._set(limit, limit)
         while line and line[0][1].answer.done():  # answered about in the order in which they came
             line.popleft()
         line.append((moment, entry))
@@ -174,9 +176,14 @@ class Deadlines:
             line.popleft()[1].fail(TimeoutError())
         if line:
             left = max(0.0, line[0][0] - now)
-            self._timers[limit] = asyncio.get_running_loop().call_later(left, self._ring, limit)
+            self._set(limit, left)
         else:
             del self._lines[limit], self._timers[limit]
+
+    def _set(self, limit: float, seconds: float) -> None:
+        # In a context of its own: that of the caller, with all that it holds, would be kept as long as messages come.
+        loop = asyncio.get_running_loop()
+        self._timers[limit] = loop.call_later(seconds, self._ring, limit, context=contextvars.Context())
 
 
 class _TooLate(AioretryqError):

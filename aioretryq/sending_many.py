@@ -152,6 +152,7 @@ class _Stream:
         self._results = ManyResults(queue)
         self._failed: dict[int, BaseException] = {}
         self._read = self._tried = self._settled = 0
+        self._broken: Exception | None = None  # the next call cannot be read, or not be sent
 
     async def send(self, calls: Iterator[Arguments]) -> ManyResults:
         window: deque[_Chunk] = deque()
@@ -178,6 +179,8 @@ class _Stream:
             chunk.sending = publisher.begin(chunk.messages, what, chunk.terms)
             window.append(chunk)
             self._tried += len(chunk.ids)
+            if self._broken is not None:
+                raise self._broken
             await asyncio.sleep(0)  # the sender's turn: what is handed in travels while the next chunk is made
             await self._settle(window, AHEAD)
         await self._settle(window, 0)
@@ -197,17 +200,22 @@ class _Stream:
         conf, caller = self._queue.conf, None if self._run is None else self._run.request
         alike = None if conf.task_send_sent_event else Calls.of(self._name, self._task, conf, self._options)
         chunk, room = _Chunk(Terms.of(self._options, conf)), CHUNK_BYTES
-        for arguments in calls:
-            if alike is not None:
-                task_id, message = alike.pack(*arguments, caller)
-            else:
-                task_id, message = self._compose(arguments, chunk, caller)
-            chunk.ids.append(task_id)
-            chunk.messages.append(message)
-            self._read += 1
-            room -= len(message.body)
-            if len(chunk.ids) == CHUNK or room <= 0:
-                break
+        try:
+            for arguments in calls:
+                if alike is not None:
+                    task_id, message = alike.pack(*arguments, caller)
+                else:
+                    task_id, message = self._compose(arguments, chunk, caller)
+                chunk.ids.append(task_id)
+                chunk.messages.append(message)
+                self._read += 1
+                room -= len(message.body)
+                if len(chunk.ids) == CHUNK or room <= 0:
+                    break
+        except Exception as error:
+            if not chunk.ids or not self._tried:
+                raise
+            self._broken = error  # once those before it have been sent, for an iterator cannot be read again
         chunk.ignored = alike.ignored if alike is not None else any(each.ignore_result for each in chunk.composed)
         return chunk
 

@@ -8,6 +8,7 @@ command exits with 1.
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import statistics
 import subprocess
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from benchmarks.workloads.model import Report
 
 RESULTS = results.LATEST.with_name("growth.json")
+FILES = 10_000
 WARM = 2_000
 """Tasks before the counted ones: a worker that has just started is another subject."""
 MARGIN = 20_000
@@ -208,6 +210,13 @@ def run(series: Series, who: str, size: int, seconds: float, server: Database, e
         return series.measure(stage, size)
 
 
+def allow_files() -> None:
+    """A thousand clients in one process have 3,000 connections; usual is a limit of 1,024 that one may raise."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
+
+
 @click.command()
 @click.option("--only", type=click.Choice([*SERIES]), multiple=True, help="Series.  [default: all]")
 @click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Rounds; drawn: medians.")
@@ -219,6 +228,7 @@ def run(series: Series, who: str, size: int, seconds: float, server: Database, e
 def main(only: tuple[str, ...], redis: str | None, path: Path, **options: Any) -> None:
     """Measure how aioretryq grows. Series that are not measured stay in the file as they were."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    allow_files()
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     rounds, failed = options.pop("repeat"), False
     with database(redis) as server:

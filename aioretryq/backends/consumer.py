@@ -140,6 +140,8 @@ class ResultConsumer:
             return
         del self._watches[watch.task_id]
         self._new.pop(watch.task_id, None)
+        if watch.task_id not in self._subscribed:
+            return
         self._left.add(watch.task_id)
         if self._leaving is None:
             self._leaving = asyncio.get_running_loop().call_later(LINGER, self._leave)
@@ -239,6 +241,7 @@ class ResultConsumer:
 
     async def _subscribe(self, listener: ResultListener, task_ids: list[str]) -> None:
         async def subscribe(chunk: list[str]) -> None:
+            chunk = [task_id for task_id in chunk if task_id in self._watches]  # still: chunks follow each other
             self._subscribed.update(chunk)
             try:
                 may_be_there = await listener.subscribe(chunk)

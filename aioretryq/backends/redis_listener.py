@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hiredis import PushNotification
 
-from aioretryq.drivers.redis_connection import MOMENT
+from aioretryq.drivers.redis_connection import MOMENT, BrokenStream
 from aioretryq.drivers.redis_wire import Wire, open_wire
 from aioretryq.errors import BackendError, BackendUnavailable
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from aioretryq.errors import AioretryqError
 
 T = TypeVar("T")
+
+_PONG = b"PONG"
 
 CHUNK = 500
 """Ids in one command: long enough to be fast, short enough not to hold up the server's other clients."""
@@ -70,6 +72,8 @@ class RedisListener:
 
     async def subscribe(self, task_ids: Sequence[str]) -> bool | None:
         wanted = list(dict.fromkeys(task_ids))
+        with self._server.errors():
+            "".join(wanted).encode()  # or what cannot be written could not be given up again, either
         self._wanted.update(wanted)
         try:
             # No deadline of its own: the timer finds out that nobody answers any more.
@@ -117,8 +121,8 @@ class RedisListener:
     def _write(self, *commands: tuple[str, ...]) -> None:
         if self._failure is not None or self._wire is None:
             raise self._failure or AssertionError("not open")
-        unwritten, self._unwritten = self._unwritten, []
-        self._wire.write(*unwritten, *commands)
+        self._wire.write(*self._unwritten, *commands)
+        self._unwritten.clear()
 
     def _write_soon(self, command: tuple[str, ...]) -> None:
         """Perhaps something else is to be said in this turn of the event loop: each writing costs 10 us and more."""
@@ -141,8 +145,9 @@ class RedisListener:
         for reply in replies:
             if isinstance(reply, pushed):
                 self._hear(reply)
-            else:
+            elif self._questions or reply != _PONG:
                 self._answer(reply)
+            # Else it is what an old server says to a PING as long as nothing is subscribed: no answer to a question.
         if self._heard and self._hear_now is not None:
             heard, self._heard = self._heard, []
             self._hear_now(heard)
@@ -168,6 +173,9 @@ class RedisListener:
                 self._fail(reply)
                 return
             # Else not the end of the connection: the oldest command without an answer asked for what is not allowed.
+        elif not self._unanswered:
+            self._lost(BrokenStream("an answer to no question"))
+            return
         question = self._unanswered[0]
         if question.unconfirmed:  # in place of confirmations there is one refusal
             question.unconfirmed, question.refusal = 0, reply

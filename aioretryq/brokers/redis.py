@@ -89,7 +89,7 @@ class RedisBroker:
         self._last_tag = 0
         self._unanswered: list[ClaimRange] = []
         self._last_revocation = b"0"
-        self._unread = False  # revocations
+        self._unread = False  # revocations, or messages beyond what one reply holds
         self._strange = Strange()
         self._due: dict[str, float] = {}  # when the first one that is parked is, on the clock of this process
         self._earlier: dict[str, Range] = {}  # where one would lie that is due before it
@@ -194,9 +194,10 @@ class RedisBroker:
         return [_FINISHED[answer] for answer in done]
 
     def joins(self, backend: object) -> bool:
-        if isinstance(backend, RedisResults) and backend.display_url == self.display_url:
-            self._results = backend
-        return self._results is not None
+        if not isinstance(backend, RedisResults) or backend.display_url != self.display_url:
+            return False
+        self._results = backend
+        return True
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         await self._recovery.requeue(deliveries)

@@ -42,6 +42,7 @@ class Sends:
     @contextmanager
     def script(self, messages: Sequence[Outgoing]) -> Iterator[tuple[list[str], list[Any]]]:
         """Keys and arguments of the script. What the block raises decides whether the reply was lost."""
+        self._forget()
         targets = Targets(self._keys)
         groups: dict[int, list[Any]] = {}
         repeated: list[Any] = []
@@ -57,7 +58,8 @@ class Sends:
         self._batches += 1
         name = f"{self._name}:{self._batches}" if new else ""
         args: list[Any] = [targets.kinds, name, len(groups)]
-        for number, group in groups.items():
+        # Lists first: who may not add to one is refused before anything is parked, which would be sent again.
+        for number, group in sorted(groups.items(), key=lambda item: targets.kinds[item[0] - 1]):
             args += [number, len(group), *group]
         try:
             yield [self._keys.sent, *targets.numbers], [*args, *repeated]
@@ -67,8 +69,11 @@ class Sends:
                 self._doubt(name, new)
             raise
 
+    def _forget(self) -> None:
+        """What nobody repeats any more; not as soon as one repetition is answered, since there may be another."""
+        while self._doubts and next(iter(self._doubts.values()))[1] < time.monotonic() - DOUBT:
+            self._doubts.popitem(last=False)
+
     def _doubt(self, batch: str, messages: Sequence[Outgoing]) -> None:
         now = time.monotonic()
-        while self._doubts and next(iter(self._doubts.values()))[1] < now - DOUBT:
-            self._doubts.popitem(last=False)
         self._doubts.update((message.tag, (batch, now)) for message in messages)

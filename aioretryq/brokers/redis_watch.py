@@ -58,9 +58,8 @@ class KeyWatch:
 
     async def wait(self, lists: Iterable[str], ranges: Mapping[str, Range], seconds: float) -> None:
         """Return when one of `lists` holds something, when one of the sorted sets in `ranges` has not as many members
-        in its range as it says, when one of the keys has changed, when `ring` is called, or after `seconds`.
-
-        Raises `BrokerUnavailable` when the server is gone."""
+        in its range as it says, when `ring` is called, or after `seconds`; also when any key has changed that this
+        connection has asked for, by whatever wait. Raises `BrokerUnavailable` when the server is gone."""
         lists, bell, deadline = list(lists), self._bell, time.monotonic() + seconds
         ear = await self._connected()
         watched: Collection[str] = ear.watched
@@ -119,6 +118,7 @@ class _Ear:
         self.patience = ALIVE
         self._server = server
         self._ring = ring
+        self._deaf = False  # the server tells nothing by itself
         self._wire: Wire | None = None
         self._asked: deque[tuple[asyncio.Future[Any], list[str], int]] = deque()
         self._failure: RedisError | OSError | None = None
@@ -142,7 +142,7 @@ class _Ear:
             raise error
         text = "Redis at %s does not tell by itself what has changed (CLIENT TRACKING: %s): messages are looked for"
         logger.warning(f"{text} ten times a second", self._server.display_url, error)
-        self.patience = POLL
+        self.patience, self._deaf = POLL, True
 
     @property
     def lost(self) -> bool:
@@ -201,7 +201,7 @@ class _Ear:
     def _answer(self, reply: Any) -> None:
         answer, keys, expected = self._asked.popleft()
         # Here and not by whoever waits for the answer: what changes next may have been read together with it.
-        if reply == expected:
+        if reply == expected and not self._deaf:
             self.watched.update(keys)
         if not answer.done():
             answer.set_result(reply)

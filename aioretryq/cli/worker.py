@@ -39,7 +39,7 @@ else:
     supervised = Lazy("aioretryq.worker.supervised")
     supervisor = Lazy("aioretryq.worker.supervisor")
 
-THRESHOLD, USUAL_THRESHOLDS = 10_000, (700, 2000)
+THRESHOLD, USUAL_THRESHOLDS = 5_000, (700, 2000)
 """New objects that garbage collection waits for, here and by default: in Python 3.11 and 3.12, and from 3.13 on."""
 
 THREADS_END = 0.5
@@ -172,8 +172,9 @@ def work(
 
 
 def spare_garbage_collection() -> None:
-    """Look for cycles among new objects only, and less often: each task makes a hundred objects and no cycle, and a
-    tenth of a worker's time would go into looking. An application that has set thresholds of its own keeps them."""
+    """Look for cycles among new objects only, and less often: a task that succeeds makes a hundred objects and no
+    cycle, and a tenth of a worker's time would go into looking. An application that has set thresholds of its own
+    keeps them."""
     if gc.get_threshold()[0] in USUAL_THRESHOLDS:
         gc.freeze()  # what is loaded by now stays for good
         gc.set_threshold(THRESHOLD, *gc.get_threshold()[1:])

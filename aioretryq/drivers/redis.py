@@ -17,6 +17,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
+    DataError,
     InvalidResponse,
     OutOfMemoryError,
     ReadOnlyError,
@@ -30,9 +31,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from aioretryq.drivers.redis_connection import (
     NOT_SENT,
     AnyConnection,
+    BrokenStream,
     SocketConnection,
     TCPConnection,
     TLSConnection,
+    unwritable,
 )
 from aioretryq.errors import AioretryqError, ConfigError, UnavailableError, did_you_mean
 from aioretryq.setting_values import without_password
@@ -212,6 +215,8 @@ class RedisServer:
             yield
         except DRIVER_ERRORS as error:
             raise self.translate(error) from error
+        except UnicodeEncodeError as error:
+            raise self.translate(unwritable(error)) from error
 
     def translate(self, error: RedisError | OSError) -> AioretryqError:
         if not is_passing(error):
@@ -239,8 +244,15 @@ class RedisServer:
             return f"{at} cannot do this at the moment: {reason}."
         if isinstance(error, RedisTimeoutError | TimeoutError):
             return f"{at} does not answer: {reason}. Is it overloaded, or is something else listening there?"
+        if isinstance(error, BrokenStream):
+            return f"What {at} says cannot be read ({reason}). Is there something between that alters it?"
         if isinstance(error, RedisConnectionError | OSError):
             return f"Cannot reach {at}: {reason}. Is the server running, and are host and port right?"
+        return self._explain_refusal(error, at, reason)
+
+    def _explain_refusal(self, error: RedisError | OSError, at: str, reason: str) -> str:
+        if isinstance(error, DataError):
+            return f"Nothing was sent to {at}: {reason}. Correct the name or value."
         if "DB index" in reason:
             return f"{at} has no such database: {reason}. Check the number at the end of the URL."
         if "NOPERM" in reason or "no permissions" in reason:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MasterDownError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import DataError, MasterDownError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
@@ -25,6 +25,16 @@ MOMENT = 0.02
 _DEMOTED = (ReadOnlyError, MasterDownError)
 # redis-py has no class for the one, and Redis 6.2 wraps the errors of a script's commands.
 _DEMOTED_CODES = re.compile(r"\b(READONLY|UNBLOCKED|MASTERDOWN)\b")
+
+
+class BrokenStream(RedisConnectionError):
+    """What came over an established connection cannot be read as answers, so nobody knows what was done."""
+
+
+def unwritable(error: UnicodeEncodeError) -> DataError:
+    """In the driver's words: a command that has no bytes, such as one that names half a surrogate pair."""
+    shown = error.object if len(error.object) <= 100 else f"{error.object[error.start : error.end]}"
+    return DataError(f"{shown!r} cannot be encoded: {error.reason}")
 
 
 def is_demoted(error: RedisError) -> bool:

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 
 from aioretryq.drivers.redis import DRIVER_ERRORS
 from aioretryq.drivers.redis_wire import Wire, not_sent, open_wire
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from aioretryq.drivers.redis import RedisServer
 
+
+_QUEUED = b"QUEUED"
+"""The answer within a MULTI, and never that of one of our scripts."""
 
 _INCLUDE = re.compile(r"^-- include (\S+)$", re.MULTILINE)
 
@@ -34,6 +37,7 @@ class Line:
         self._server = server
         self._role = role
         self._wire: Wire | None = None
+        self._demoted: list[Wire] = []  # before that one, to a master of the past, and not answered to the end
         self._connecting: asyncio.Task[Wire | RedisError | OSError] | None = None
         self._closed = False
 
@@ -55,7 +59,13 @@ class Line:
     async def ask(self, command: Sequence[Any], within: float | None = None) -> Any:
         """The answer; the driver's errors too are returned and not raised."""
         wire = await self._ready()
-        return await wire.send(command, within) if isinstance(wire, Wire) else wire
+        if not isinstance(wire, Wire):
+            return wire
+        try:
+            answer = wire.send(command, within)
+        except DataError as error:
+            return error
+        return await answer
 
     async def call_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers of commands that are sent together; the first error is raised when all are there."""
@@ -70,7 +80,11 @@ class Line:
         wire = await self._ready()
         if not isinstance(wire, Wire):
             return [wire]
-        return [await answer for answer in [wire.send(command) for command in commands]]
+        try:
+            answers = wire.send_all(commands)
+        except DataError as error:
+            return [error]
+        return [await answer for answer in answers]
 
     def told(self, answer: Any) -> Any:
         """What it was, raised if it is an error."""
@@ -84,8 +98,12 @@ class Line:
         while self._connecting is not None and not self._connecting.done():
             self._connecting.cancel()
             await asyncio.wait([self._connecting], timeout=0.1)
-        if self._wire is not None:
-            self._wire.close()
+        self.give_up(RedisConnectionError("the connection was closed here"))
+
+    def give_up(self, failure: RedisError) -> None:
+        """End the connection for that reason; the next command makes a new one."""
+        for wire in (*self._demoted, *((self._wire,) if self._wire is not None else ())):
+            wire.fail(failure)
 
     async def _ready(self) -> Wire | RedisError | OSError:
         if self._wire is not None and self._wire.open:
@@ -103,9 +121,12 @@ class Line:
         if self._closed:
             return _closed()
         try:
-            self._wire = await open_wire(self._server, self._role)
+            wire = await open_wire(self._server, self._role)
         except DRIVER_ERRORS as error:
             return error
+        if self._wire is not None:
+            self._demoted = [older for older in (*self._demoted, self._wire) if not older.lost]
+        self._wire = wire
         if self._closed:
             self._wire.close()
         return self._wire
@@ -116,7 +137,7 @@ def _closed() -> RedisError:
 
 
 class Script:
-    """A Lua script on a server, called by its digest; it is loaded where the server does not know it (any more)."""
+    """A Lua script on a server, called by its digest; by its source where the server does not know it (any more)."""
 
     __slots__ = ("_digest", "_line", "_source")
 
@@ -129,7 +150,12 @@ class Script:
         command = ("EVALSHA", self._digest, len(keys), *keys, *args)
         answer = await self._line.ask(command)
         if isinstance(answer, NoScriptError):
-            return (await self._line.call_all([("SCRIPT", "LOAD", self._source), command]))[-1]
+            # Not SCRIPT LOAD, which is not for every user (ACL). The server knows it from now on.
+            answer = await self._line.ask(("EVAL", self._source, *command[2:]))
+        if answer == _QUEUED:
+            # Somebody's MULTI is open: all who send would be told so, and nothing be done.
+            answer = RedisConnectionError("a transaction is open on the connection")
+            self._line.give_up(answer)
         return self._line.told(answer)
 
 

@@ -48,7 +48,8 @@ class PubSubConnection:
         """Whether it is carried out is seen by what is read."""
         if self._failure is not None or self._wire is None:
             raise self._failure or AssertionError("not open")
-        self._wire.write(command)
+        with self._server.errors():
+            self._wire.write(command)
 
     async def read(self) -> list[Any] | AioretryqError | None:
         """What the server says, or the error that it refused a command with; None after some silence.

@@ -9,6 +9,7 @@ redis-py still connects, logs in and selects the database; then its transport is
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from aioretryq.drivers.redis_connection import MOMENT, NOT_SENT, is_demoted
+from aioretryq.drivers.redis_connection import MOMENT, NOT_SENT, BrokenStream, is_demoted, unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aioretryq.drivers.redis import RedisServer
     from aioretryq.drivers.redis_connection import AnyConnection
+
+logger = logging.getLogger("aioretryq.redis")
 
 PIECE = 2**16
 """Bytes that are read at once. Not more: hiredis moves what it has not parsed yet after each kilobyte."""
@@ -94,13 +97,29 @@ class Wire(asyncio.BufferedProtocol):
         """Whether commands may be sent: it is not known to be lost, and not to a master of the past."""
         return self._failure is None and not self._demoted
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is known to be: then there is nothing left to close."""
+        return self._failure is not None
+
     def send(self, command: Sequence[Any], within: float | None = None) -> asyncio.Future[Any]:
-        """The answer, or as a value the error that is the answer or why there is none: it is never raised here.
+        """The answer, or as a value the error that is the answer or why there is none: that is never raised here.
+
+        DataError if the command cannot be written as bytes, and then nothing was.
 
         `within` is the deadline of a command that the server may hold back; those behind it wait too. The future may
         be cancelled: the answer is not wanted any more then, and the command is carried out all the same.
         """
-        packed = pack(tuple(command))
+        return self._send(pack(tuple(command)), within)
+
+    def send_all(self, commands: Sequence[Sequence[Any]]) -> list[asyncio.Future[Any]]:
+        """As `send`, with nobody's commands in between; DataError, and nothing written, if one cannot be.
+
+        Else the MULTI of what is written in part would be open for all who share this connection.
+        """
+        return [self._send(packed) for packed in [pack(tuple(command)) for command in commands]]
+
+    def _send(self, packed: bytes, within: float | None = None) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self._failure is not None:
             answer.set_result(not_sent(self._failure))
@@ -118,14 +137,14 @@ class Wire(asyncio.BufferedProtocol):
         return answer
 
     def write(self, *commands: tuple[Any, ...]) -> None:
-        """Where answers go to `on_push`; nothing happens if the connection is lost."""
+        """Where answers go to `on_push`; nothing happens if the connection is lost. DataError: see `send_all`."""
         if self._failure is None:
             self._transport.write(b"".join(map(pack, commands)))
 
     def close(self) -> None:
         """Without a farewell: a silent peer would be waited for. What is unanswered fails."""
         self._on_lost = None
-        self._fail(RedisConnectionError("the connection was closed here"))
+        self.fail(RedisConnectionError("the connection was closed here"))
 
     # -- writing
 
@@ -164,7 +183,17 @@ class Wire(asyncio.BufferedProtocol):
             else:
                 self._on_push(list(iter(self._reader.gets, _NOTHING)))
         except InvalidResponse as error:
-            self._fail(error)
+            self._break(error)
+        except Exception as error:
+            # Of `on_push`. Left to the event loop it would be a "Fatal error", and nobody would know whose.
+            logger.exception("What Redis said was not understood; connecting anew.")
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        """What comes cannot be read. So the connection is lost: what was asked may have been done all the same."""
+        failure = BrokenStream(str(error) or repr(error))
+        failure.__cause__ = error
+        self.fail(failure)
 
     def _answer(self) -> None:
         read, unanswered = self._reader.gets, self._unanswered
@@ -177,16 +206,17 @@ class Wire(asyncio.BufferedProtocol):
             if isinstance(reply, RedisError) and is_demoted(reply):
                 self._demoted = True
         if self._demoted and not unanswered:
-            self._fail(RedisConnectionError("the server is no master any more"))
+            self.fail(RedisConnectionError("the server is no master any more"))
 
     # -- the end
 
     def connection_lost(self, exc: Exception | None) -> None:
         failure = RedisConnectionError("Connection closed by server." if exc is None else str(exc))
         failure.__cause__ = exc
-        self._fail(failure)
+        self.fail(failure)
 
-    def _fail(self, failure: RedisError) -> None:
+    def fail(self, failure: RedisError) -> None:
+        """Close it for that reason, which is told to all who wait for answers."""
         if self._failure is not None:
             return
         self._failure = failure
@@ -226,7 +256,7 @@ class Wire(asyncio.BufferedProtocol):
             self._late = True
             self._look_at(now + MOMENT)
         else:
-            self._fail(RedisTimeoutError("Timeout reading from socket"))
+            self.fail(RedisTimeoutError("Timeout reading from socket"))
 
 
 def not_sent(failure: RedisError) -> RedisError:
@@ -239,12 +269,15 @@ def not_sent(failure: RedisError) -> RedisError:
 
 def pack(command: tuple[Any, ...]) -> bytes:
     """The command as it is written. hiredis is three times as fast with short arguments, and 40 times as slow with
-    one of 133 kB (5 instead of 180 us), seven times with many messages."""
-    if not any(type(part) is bytes and len(part) > _LONG for part in command):
-        packed: bytes = pack_command(command)
-        return packed
-    pieces = [b"*%d\r\n" % len(command)]
-    for part in command:
-        data = part if type(part) is bytes else str(part).encode()
-        pieces += (b"$%d\r\n" % len(data), data, b"\r\n")
-    return b"".join(pieces)
+    one of 133 kB (5 instead of 180 us), seven times with many messages. DataError for what has no bytes."""
+    try:
+        if not any(type(part) is bytes and len(part) > _LONG for part in command):
+            packed: bytes = pack_command(command)
+            return packed
+        pieces = [b"*%d\r\n" % len(command)]
+        for part in command:
+            data = part if type(part) is bytes else str(part).encode()
+            pieces += (b"$%d\r\n" % len(data), data, b"\r\n")
+        return b"".join(pieces)
+    except UnicodeEncodeError as error:
+        raise unwritable(error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -14,7 +15,7 @@ from aioretryq.context import Request
 from aioretryq.errors import NotOpenError, NotRegistered, ProtocolError, WorkerLostError
 from aioretryq.foreign import ForeignTask
 from aioretryq.message import Outgoing
-from aioretryq.outcome import GivenUp, Ignored, Interrupted, Outcome, Revoked
+from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, RetryAsked, Revoked
 from aioretryq.protocol.envelope import mark, marks
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
@@ -208,6 +209,9 @@ class Executor:
         self._events.settled(job, message, settlement, runtime)
         if not settlement.traced or settlement.dead is not None:  # the other library has said the rest
             log_outcome(task.throws, message, settlement, runtime)
+        if job.plain and isinstance(settlement.outcome, Failed | RetryAsked):
+            # The thread's frames are part of a cycle: what they hold would stay until somebody looks for cycles.
+            traceback.clear_frames(settlement.outcome.exc.__traceback__)
 
     async def _conclude(self, task: ForeignTask, attempted: Attempted, settlement: Settlement) -> Settlement:
         """Of what this worker decides about a foreign task, its library stores the result and sends what follows."""

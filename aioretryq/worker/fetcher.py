@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from aioretryq.brokers.base import Broker
     from aioretryq.config import Settings
-    from aioretryq.message import Claim, Delivery
+    from aioretryq.message import Claim
     from aioretryq.outage import Outage
     from aioretryq.worker.executor import Executor
     from aioretryq.worker.jobs import Jobs
@@ -141,21 +141,19 @@ class Fetcher:
                     await self._jobs.wait_room(left)
                     self._start(executor)
                 else:
-                    await self._give_back()
+                    await self._outage.survive(self._give_back)
                 self._went.set()
 
     async def _give_back(self) -> None:
-        """To the front of their queues, in order, however long the server is gone."""
+        """To the front of their queues, in order. As long as the server is gone they stay here, for whoever notices
+        first that it is back: the thread that renews leases may be sooner."""
         back = self._ahead.take_all()
         try:
-            await self._outage.survive(lambda: self._requeue(back))
+            with anyio.CancelScope(shield=True):
+                await self._broker.requeue(back)
         except BaseException:
             self._ahead.put_back(back)
             raise
-
-    async def _requeue(self, back: list[Delivery]) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._broker.requeue(back)
 
     # -- from which queues; the next claim takes from those
 
@@ -206,11 +204,10 @@ class Fetcher:
     async def let_go(self) -> None:
         """Give back what has not started, and what a claim has taken whose reply was lost: the next claim does, and
         this is the last one."""
-        back = self._ahead.take_all()
         try:
-            await self._requeue(back)
+            await self._give_back()
         except UnavailableError as error:
-            logger.error("%d messages come back when their leases end: %s", len(back), error)
+            logger.error("%d messages come back when their leases end: %s", len(self._ahead), error)
         with contextlib.suppress(UnavailableError), anyio.move_on_after(LAST_CLAIM):
             claim = await self._broker.claim(list(self._queues), limit=0)
             self._revocations.note(claim.revoked, self._jobs)

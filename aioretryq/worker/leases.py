@@ -38,7 +38,7 @@ THREAD_ENDS = 5.0
 class Leases:
     """Every fifth of a lease: renew everything held here, then put back what nobody renews any more.
 
-    Before that goes back what was fetched and could not start in time: the event loop is blocked.
+    In between goes back what was fetched and could not start in time: the event loop is blocked.
     """
 
     def __init__(
@@ -78,14 +78,21 @@ class Leases:
     async def keep(self, twin: Broker, outage: Outage, loop: asyncio.AbstractEventLoop, blocked: BlockedLoop) -> None:
         """The thread's work, on its own event loop; `loop` is the worker's."""
         while True:
-            if stale := self._jobs.ahead.take_stale():
-                await outage.survive(functools.partial(twin.requeue, stale))
             if not blocked.past_limit:
                 await outage.survive(lambda: self._renew(twin, loop))
+                await outage.survive(lambda: self._give_back(twin))
                 sweep = functools.partial(twin.recover, worker=self._worker, queues=self._queues())
                 if count := await outage.survive(sweep):
                     logger.warning("%d messages of workers that are gone are back in their queues", count)
             await asyncio.sleep(self._lease / 5)
+
+    async def _give_back(self, twin: Broker) -> None:
+        if stale := self._jobs.ahead.take_stale():
+            try:
+                await twin.requeue(stale)
+            except BaseException:
+                self._jobs.ahead.put_back(stale)
+                raise
 
     async def _renew(self, twin: Broker, loop: asyncio.AbstractEventLoop) -> None:
         held, now = self._jobs.held(), self._clock()

@@ -43,7 +43,7 @@ def gather(stage: Stage, tasks: int) -> Report:
     with stage.working(Work("no_op", 1, stage.concurrency)):
         stage.ask("warm", timeout=STARTING)
         seconds = stage.ask("gather", count=tasks, timeout=60)
-        stage.prove()
+    stage.prove()
     return {"seconds": seconds}
 
 
@@ -55,7 +55,7 @@ def roundtrip(stage: Stage, tasks: int) -> Report:
             stage.ask("warm", timeout=STARTING)
         found = stage.ask("roundtrip", count=tasks, seconds=stage.seconds / 10, patience=PATIENCE)
     times = found["times"]
-    if len(times) < 2:
+    if len(times) < 2 or found["lost"]:
         raise RunFailed(f"{found['lost']} results did not come within {PATIENCE:.0f} s")
     stage.prove(upto=len(times))
     p50, p99 = quantiles(times)
@@ -91,6 +91,7 @@ def waiters(stage: Stage, tasks: int) -> Report:
         found = stage.answer("await_all")
     if found["done"] < tasks:
         raise RunFailed(f"{tasks - found['done']:,} of {tasks:,} waits were in vain")
+    stage.prove()
     return {"connections": connections, "seconds": found["ended"] - began}
 
 

@@ -317,6 +317,21 @@ class TestListening:
             await backend.store([result(name) for name in names])
             assert await receiving == {name: doc(name) for name in names}
 
+    async def test_an_id_that_cannot_be_written(self, backend, server):
+        async with backend.listen() as listener:
+            await listener.subscribe(["a", "b"])
+            await listener.unsubscribe(["a"])
+            for names in (["\ud800"], ["c", "\ud800"]):
+                with pytest.raises(BackendError, match="Nothing was sent"):
+                    await listener.subscribe(names)
+            with pytest.raises(BackendError, match="Nothing was sent"):
+                await backend.fetch(["\ud800"])
+            with pytest.raises(BackendError, match="Nothing was sent"):
+                await backend.forget(["\ud800"])
+            await listener.subscribe(["d"])
+            channels = [f"celery-task-meta-{name}".encode() for name in "bd"]
+            assert sorted(server.pubsub_channels()) == channels, "what was to be given up is"
+
     async def test_a_cancelled_subscribe_leaves_the_listener_whole(self, backend):
         async with backend.listen() as listener:
             subscribing = asyncio.create_task(listener.subscribe(["a"]))
@@ -392,6 +407,23 @@ class TestOldProtocol:
             await listener.unsubscribe(["a"])
             await backend.store([result("a", states.STARTED), result("b")])
             assert await hear(listener) == {"b": doc("b")}
+
+    async def test_nothing_is_subscribed_for_a_while(self, old_server):
+        """Then the answer to the question whether the server lives is no list."""
+        async with open_backend(old_server.url, redis_socket_timeout=0.1) as backend, backend.listen() as listener:
+            receiving = asyncio.create_task(listener.receive())
+            await asyncio.wait([receiving], timeout=0.5)
+            assert not receiving.done()
+            assert await listener.subscribe(["later"]) is None
+            await backend.store([result("later")])
+            assert await receiving == [("later", doc("later"))]
+
+    async def test_the_answer_to_a_ping_confirms_no_subscription(self, old_server):
+        async with open_backend(old_server.url) as backend, backend.listen() as listener:
+            listener._write(("PING",))
+            await asyncio.gather(*(listener.subscribe([name]) for name in "xy"))
+            await backend.store([result("y")])
+            assert await hear(listener) == {"y": doc("y")}
 
     async def test_a_refusal(self, old_server):
         with redis.Redis.from_url(old_server.url, protocol=2) as client:

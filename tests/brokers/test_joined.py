@@ -53,6 +53,7 @@ async def test_who_joins_whom(redis_url, place):
     assert not RedisBroker(redis_url, Settings()).joins(RedisBackend(elsewhere, Settings()))
     assert not RedisBroker(redis_url, Settings()).joins(MemoryBackend())
     assert broker.joins(RedisBackend(redis_url, Settings()))
+    assert not broker.joins(RedisBackend(elsewhere, Settings())), "whoever else has joined"
 
 
 async def test_a_result_is_stored_announced_and_expires(place, redis_client):
@@ -155,4 +156,27 @@ async def test_a_full_server_stores_nothing_and_keeps_the_message(place, redis_c
         redis_client.config_set("maxmemory", 0)
     assert await backend.fetch(["a"]) == [None]
     assert await broker.finish([Finish(a, result=result("a"))]) == [True]
+    assert await backend.fetch(["a"]) == [document("a")]
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["nothing to forget", "an answer to forget"])
+async def test_a_full_server_never_goes_further_for_results(place, redis_client, before):
+    """Nor in a batch that begins by acknowledging; what brings no result is acknowledged there all the same."""
+    broker, backend = place
+    *early, a, b, c = await taken(broker, *["early"][:before], "a", "b", "c")
+    for delivery in early:
+        assert await broker.finish([Finish(delivery)]) == [True]
+    redis_client.config_set("maxmemory", 1)
+    try:
+        for batch in ([Finish(a, result=result("a"))], [Finish(b), Finish(a, result=result("a"))]):
+            with pytest.raises(BrokerUnavailable, match="maxmemory"):
+                await broker.finish(batch)
+        with pytest.raises(BackendUnavailable):
+            await backend.store([result("a")])
+        assert redis_client.hlen("unacked") == 3
+        assert await broker.finish([Finish(c)]) == [True]
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert await backend.fetch(["a"]) == [None]
+    assert await broker.finish([Finish(b), Finish(a, result=result("a"))]) == [True, True]
     assert await backend.fetch(["a"]) == [document("a")]

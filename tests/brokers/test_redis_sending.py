@@ -105,6 +105,18 @@ class TestFreshMessages:
         for _ in range(3):
             await lose_reply(proxy, broker.send(self.fresh(*"abc")))
         assert len(broker._sends._doubts) == 3
+        await broker.send(self.fresh("d"))
+        assert len(broker._sends._doubts) == 0
+
+    async def test_a_queue_that_cannot_be_written(self, broker, server):
+        """Its refusal leaves nothing open on the connection that others send on."""
+        with pytest.raises(BrokerError, match="Nothing was sent"):
+            await broker.send(self.fresh("a", queue="half \ud800"))
+        with pytest.raises(BrokerError, match="Nothing was sent"):
+            await broker.claim(["half \ud800"], limit=1)
+        await broker.send(self.fresh("b"))
+        assert server.llen("celery") == 1
+        assert bodies(await take(broker)) == ["b"]
 
     @pytest.mark.parametrize("seed", range(6))
     async def test_whatever_happens_each_is_there_once(self, proxy, broker, server, seed):

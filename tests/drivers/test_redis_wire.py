@@ -211,6 +211,39 @@ async def test_nobody_comes_between_the_commands_of_a_transaction(server):
         assert all(second == first + 1 for first, second in answers[:50])
 
 
+@on_each_loop
+async def test_what_cannot_be_written_is_not_written_in_part(server, admin):
+    """The MULTI before it would be open for everybody who shares the connection."""
+    async with calling(server.url) as line:
+        before = await line.call("CLIENT", "ID")
+        script = Script(line, "return redis.call('SET', KEYS[1], ARGV[1])")
+        bad = ("SET", "half a pair \ud800", b"x" * 1000)
+        for working in (line.transaction([("SET", "k", "v"), bad]), line.call_all([("SET", "k", "v"), bad]),
+                        line.call(*bad), script(["\ud800"], [1])):  # fmt: skip
+            told = await failure(working)
+            assert type(told) is BrokerError
+            assert "Nothing was sent" in str(told)
+            assert "\\ud800" in str(told)
+        with pytest.raises(TypeError):
+            await line.transaction([("SET", "k", "v"), ("SET", "k", object())])
+        assert admin.keys() == []
+        await script(["k"], [1])
+        assert admin.get("k") == b"1"
+        assert await line.call("CLIENT", "ID") == before
+
+
+@on_each_loop
+async def test_a_script_within_a_transaction_of_somebody(server, admin):
+    async with calling(server.url) as line:
+        script = Script(line, "return redis.call('INCR', KEYS[1])")
+        await script(["k"], [])
+        await line.call("MULTI")
+        told = await failure(script(["k"], []))
+        assert type(told) is BrokerUnavailable
+        assert "transaction is open" in str(told)
+        assert await script(["k"], []) == 2
+
+
 # -- any pieces
 
 
@@ -333,8 +366,9 @@ async def test_what_is_no_answer(said):
         if said.startswith(b"+"):
             assert told == b"OK"
         else:
-            assert type(told) is BrokerError
-            assert "does not speak the Redis protocol" in str(told)
+            assert type(told) is BrokerUnavailable
+            assert "cannot be read" in str(told)
+            assert told.maybe_done, "it was written, and who knows what was done"
         again = await asked(line, peer, "second")
         assert peer.accepted == 2, "who says such things is not listened to any more"
         peer.say(b"+fine\r\n")
@@ -533,6 +567,19 @@ async def test_after_a_failover(server, tmp_path):
 
 
 @on_each_loop
+async def test_closing_ends_a_connection_to_a_master_of_the_past(server, admin):
+    async with calling(server.url, redis_socket_timeout=60) as line:
+        await line.call("PING")
+        admin.replicaof("127.0.0.1", free_port())
+        writing = asyncio.create_task(failure(line.call("SET", "k", "v")))
+        waiting = asyncio.create_task(failure(line.call("XREAD", "BLOCK", "60000", "STREAMS", "none", "$")))
+        assert "cannot do this at the moment" in str(await soon(writing))
+        await line.call("PING")  # on another connection
+        await line.close()
+        assert "closed here" in str(await soon(waiting))
+
+
+@on_each_loop
 async def test_a_password_that_was_changed(server, admin):
     async with calling(server.url) as line:
         await line.call("PING")
@@ -557,6 +604,15 @@ async def test_scripts_are_loaded_when_they_are_missing(server, admin):
             answers = await soon(asyncio.gather(*(script(["k"], [n]) for n in range(50))))
             assert answers == [[b"k", b"%d" % n] for n in range(50)]
             admin.script_flush()
+
+
+@on_each_loop
+async def test_scripts_of_a_user_who_may_not_load_them(server, admin):
+    admin.execute_command("ACL", "SETUSER", "plain", "reset", "on", ">secret", "+@all", "-script", "~*")
+    async with calling(server.url.replace("//", "//plain:secret@")) as line:
+        script = Script(line, "return redis.call('INCR', KEYS[1])")
+        assert [await script(["k"], []) for _ in range(3)] == [1, 2, 3]
+        assert admin.script_exists(script._digest) == [True]
 
 
 @on_each_loop
@@ -645,6 +701,24 @@ async def test_messages(server, admin):
     wire.write(("PING",))
     wire.close()
     assert len(lost) == 1
+
+
+@on_each_loop
+async def test_a_message_that_is_not_understood_ends_the_connection(server, caplog):
+    lost = asyncio.get_running_loop().create_future()
+    fatal = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: fatal.append(context))
+
+    def hear(replies):
+        raise ValueError("who said that?")
+
+    wire = await open_wire(driver(server.url), "bus", on_push=hear, on_lost=lost.set_result)
+    wire.write(("SUBSCRIBE", "a"))
+    told = await soon(lost)
+    assert isinstance(told, redis.ConnectionError)
+    assert "who said that?" in str(told)
+    assert "not understood" in caplog.text
+    assert fatal == []
 
 
 # -- encrypted

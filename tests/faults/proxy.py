@@ -17,13 +17,11 @@ CHUNK = 2**16
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """One connection, both halves of it. A `silent` one swallows everything, an end of file included, for ever;
-    the client of a `deaf` one gets no answers any more."""
+    """One connection, both halves of it. A `silent` one swallows everything, an end of file included, for ever."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
     silent: bool = False
-    deaf: bool = False
     task: asyncio.Task[Any] | None = None
     """Held here, or the garbage collector would end what nobody else waits for."""
 
@@ -47,7 +45,7 @@ class Proxy:
         self.unheard = 0
         """Bytes of answers that no client has got."""
         self._delay = 0.0
-        self._silent = False
+        self._silent = self._deaf = False
         self._links: set[_Link] = set()
         self._listening: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -76,9 +74,8 @@ class Proxy:
         self._do(self._cut())
 
     def deafen(self) -> None:
-        """On connections that exist the server goes on hearing, and is not heard any more: until `drop`."""
-        for link in list(self._links):
-            link.deaf = True
+        """The server goes on hearing, and is not heard any more: until `drop`."""
+        self._deaf = True
 
     def black_hole(self) -> None:
         """Nothing arrives any more, either way, and nobody is told. Connections that exist or are made until `heal`
@@ -106,6 +103,7 @@ class Proxy:
         self._listening = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=512)
 
     async def _drop(self) -> None:
+        self._deaf = False
         for link in list(self._links):
             link.abort()
 
@@ -153,7 +151,7 @@ class Proxy:
             while data := await source.read(CHUNK):
                 if self._delay:
                     await asyncio.sleep(self._delay)
-                if link.deaf and sink is link.client:
+                if self._deaf and sink is link.client:
                     self.unheard += len(data)
                 elif not link.silent and sink is not None:
                     sink.write(data)

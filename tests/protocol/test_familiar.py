@@ -133,3 +133,18 @@ def test_no_more_shapes_than_that_are_remembered(monkeypatch):
     monkeypatch.setattr(familiar, "REMEMBERED", 1)
     reader = trained(encode_task(PLAIN, tag="t"), changed(("headers", "group"), "g"))
     assert len(reader._shapes) == 1
+
+
+@pytest.mark.parametrize("missing", ["content-type", "content-encoding"])
+def test_another_client_may_leave_out_one_thing_and_add_another(missing):
+    found = {name: value for name, value in document().items() if name != missing} | {"extra": 1}
+    payload = json.dumps(found).encode()
+    reader = trained(payload, payload)
+    assert decode(reader, payload) == decode_task(payload)
+
+
+@pytest.mark.parametrize("name", ["origin", "argsrepr", "kwargsrepr"])
+def test_what_people_read_is_always_a_text(name):
+    payload = changed(("headers", name), 5)
+    reader = trained(payload, payload)
+    assert decode(reader, payload) == decode_task(payload)

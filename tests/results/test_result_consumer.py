@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from results.fake_backends import TroubledBackend
@@ -155,6 +156,31 @@ async def test_a_backend_that_is_away_for_a_while(world):
     await world.put("a")
     assert b'"a"' in await soon(world.first("a"))
     await world.all_gone()
+
+
+async def test_who_gives_up_while_the_backend_is_away_is_forgotten(world):
+    """Such an id was never subscribed, so nothing has to be given up later."""
+    world.backend.failures = 10**6
+    with world.consumer.watch("a"):
+        await until(lambda: world.backend.calls >= 2)
+        for n in range(100):
+            with world.consumer.watch(str(n)):
+                pass
+    assert len(world.consumer._left) == 0
+
+
+async def test_who_leaves_while_others_are_subscribed_is_not(world):
+    with contextlib.ExitStack() as watching:
+        left = [watching.enter_context(world.consumer.watch(str(n))) for n in range(2500)]
+
+        async def leave(task_ids):
+            world.backend.before_subscribe = None
+            watching.pop_all().close()
+
+        world.backend.before_subscribe = leave
+        await until(lambda: world.backend.asked_for)
+        await world.all_gone()
+    assert sum(map(len, world.backend.asked_for)) < len(left)
 
 
 async def test_two_waiters_and_one_is_cancelled(world):

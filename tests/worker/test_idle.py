@@ -53,7 +53,7 @@ async def test_an_idle_worker_asks_little(queue, server):
         found = asked(server)
     # Two sweeps of six or seven commands at most, four or five heartbeats, and now and then a look.
     assert sum(found.values()) <= 2 * SECONDS + 6, found
-    assert "rpop" not in found
+    assert "ltrim" not in found
 
 
 async def test_idle_workers_have_few_connections(queue, server):

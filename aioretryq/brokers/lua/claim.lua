@@ -6,7 +6,8 @@
 -- Returns for each queue {seconds until something parked is due ('' for never), its score, how many members that are
 --         none of ours have a lower one},
 --         {revoked id, ...}, {queue, bucket, how many, ...}, {message, ...},
---         the number of the last revocation read ('' for none), whether there may be more of them
+--         the number of the last revocation read ('' for none), whether there may be more of them, or more messages
+--         than fit into one reply
 -- The tag of the n-th message is made of the prefix, its number (12 digits, so that tags sort by age) and bucket.
 -- Most claims of an idle worker find nothing: those are to cost few commands.
 local time = redis.call('TIME')
@@ -16,6 +17,7 @@ local limit = tonumber(ARGV[1])
 local queues = #ARGV - 6
 local lists = 6 + queues
 local due, revoked, runs, taken, offers = {}, {}, {}, {}, {}
+local bytes = 1048576 -- what a claim stops after: its reply has to be read within a deadline
 
 -- Nobody reads the reply of this claim any more: see unclaim.lua. (Should it be another that was under way at the
 -- time, it comes again at once.)
@@ -26,13 +28,13 @@ if void and tonumber(ARGV[5]) < tonumber(void) then
 end
 
 -- In pages, for there may be very many; until the last one is read nothing is taken, for it may be revoked.
-local page = 1000
-local fresh = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[6], '+inf', 'WITHSCORES', 'LIMIT', 0, page)
+local most = 1000
+local fresh = redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[6], '+inf', 'WITHSCORES', 'LIMIT', 0, most)
 for i = 1, #fresh, 2 do
   local expiry = redis.call('ZSCORE', KEYS[5], fresh[i])
   if expiry and tonumber(expiry) > now then revoked[#revoked + 1] = fresh[i] end
 end
-local unread = #fresh == 2 * page
+local unread = #fresh == 2 * most
 if unread then limit = 0 end
 
 local function due_at(score, before)
@@ -46,12 +48,20 @@ for q = 1, queues do
   if first and tonumber(first) <= now then admits[#admits + 1] = q end
 end
 local reply = {due, revoked, runs, taken, fresh[#fresh] or '', unread and 1 or 0}
-if queues == 0 or (#admits == 0 and redis.call('EXISTS', unpack(KEYS, lists + 1)) == 0) then return reply end
 
--- A key of the wrong type must fail here, before anything was moved.
+local function nothing_waits()
+  for i = lists + 1, #KEYS, 4000 do -- unpack takes some thousands at most
+    if redis.call('EXISTS', unpack(KEYS, i, math.min(i + 3999, #KEYS))) > 0 then return false end
+  end
+  return true
+end
+if queues == 0 or (#admits == 0 and nothing_waits()) then return reply end
+
+-- What is of the wrong type or not allowed must fail here, before anything was moved. None of these changes anything;
+-- the first one removes, for a server out of memory lets a script go on that began by removing.
+redis.call('ZREM', leases, '')
+redis.call('ZADD', index, 'XX', 'GT', '-inf', '')
 redis.call('HLEN', unacked)
-redis.call('ZCARD', index)
-redis.call('ZCARD', leases)
 local waiting = {}
 for i = lists + 1, #KEYS do waiting[i] = redis.call('LLEN', KEYS[i]) end
 
@@ -71,9 +81,8 @@ for _, q in ipairs(admits) do
       local list, body, offered = read(member, q)
       found = found or list
       if list and not offered then
-        -- In this order, for a server out of memory lets a script go on that began by removing.
-        redis.call('ZREM', schedule, member)
         redis.call('LPUSH', KEYS[list], body)
+        redis.call('ZREM', schedule, member)
         waiting[list] = waiting[list] + 1
       else
         stay = stay + 1
@@ -93,29 +102,34 @@ local function note(entries, ends, scores)
 end
 
 local ends, score = string.format('%.6f', now + ARGV[2]), string.format('%.6f', now + ARGV[3])
+local page = 50 -- not all at once: they may be large, and unpack takes some thousands at most
 for list = lists + 1, #KEYS do
-  local room = limit - #taken
-  local popped = room > 0 and waiting[list] > 0 and redis.call('RPOP', KEYS[list], room) or {}
-  local step, q = math.floor((list - lists - 1) / queues), (list - lists - 1) % queues + 1
-  for start = 1, #popped, 500 do -- unpack takes some thousands at most
-    local entries, leased, indexed = {}, {}, {}
-    for i = start, math.min(start + 499, #popped) do
-      local body, tag = popped[i], string.format('%s%012d:%d', ARGV[4], ARGV[5] + #taken + 1, step * 3)
+  local step, q, before = math.floor((list - lists - 1) / queues), (list - lists - 1) % queues + 1, #taken
+  while waiting[list] > 0 and #taken < limit and bytes >= 0 do
+    if #taken == before then redis.call('LTRIM', KEYS[list], 0, -1) end -- removes nothing: it must be allowed
+    local last = redis.call('LRANGE', KEYS[list], -math.min(page, limit - #taken), -1)
+    local entries, leased, indexed, count = {}, {}, {}, 0
+    while count < #last and bytes >= 0 do
+      local body, tag = last[#last - count], string.format('%s%012d:%d', ARGV[4], ARGV[5] + #taken + 1, step * 3)
       entries[#entries + 1], entries[#entries + 2] = tag, '[' .. body .. ARGV[6 + q]
       leased[#leased + 1], leased[#leased + 2] = ends, tag
       -- kombu's sweep parses what the index names as JSON, and fails on anything else: leases alone cover that.
       if string.byte(body) == 123 then indexed[#indexed + 1], indexed[#indexed + 2] = score, tag end
       taken[#taken + 1] = body
+      count, bytes = count + 1, bytes - #body
     end
     note(entries, leased, indexed)
+    redis.call('LTRIM', KEYS[list], 0, -count - 1) -- only now: what cannot be noted stays where it is
+    waiting[list] = waiting[list] - count
   end
-  if #popped > 0 then
-    for _, part in ipairs({q, step * 3, #popped}) do runs[#runs + 1] = part end
+  if waiting[list] > 0 and bytes < 0 and #taken < limit then reply[6] = 1 end
+  if #taken > before then
+    for _, part in ipairs({q, step * 3, #taken - before}) do runs[#runs + 1] = part end
   end
 end
 -- Only now: others that wait for these lists, Celery workers perhaps, get them before our next claim.
 for _, offer in ipairs(offers) do
-  redis.call('ZREM', offer[1], offer[2])
   redis.call('LPUSH', offer[3], offer[4])
+  redis.call('ZREM', offer[1], offer[2])
 end
 return reply

@@ -1,5 +1,5 @@
 -- Acknowledges messages and, for each whose receipt still holds, stores its result, sends what follows and keeps its
--- dead letter.
+-- dead letter. A server out of memory refuses finishes with a result, and those that come together with them.
 -- KEYS  unacked, unacked_index, leases, dead, dead index, finished, then the lists and schedules that messages go to,
 --       then the keys of results in the order of their finishes
 -- ARGV  the kinds of the lists and schedules ('l' or 'z' each), number of this batch, how many batches are answered,
@@ -24,8 +24,11 @@ for i = 1, #ARGV[1] do
 end
 
 local at, result = 4 + ARGV[3], 6 + #ARGV[1]
-for i = 4, at - 1 do redis.call('HDEL', KEYS[6], ARGV[i]) end
 local answer = redis.call('HGET', KEYS[6], ARGV[2])
+-- A server out of memory refuses to add, but not in a script that began by removing: to acknowledge goes on there.
+-- Results must not go past its limit by that. This adds nothing, and is refused before anything was done.
+if not answer and #KEYS > result then redis.call('ZADD', KEYS[3], 'XX', 'GT', '-inf', '') end
+for i = 4, at - 1 do redis.call('HDEL', KEYS[6], ARGV[i]) end
 if answer then return answer end
 
 local function send(from, to)

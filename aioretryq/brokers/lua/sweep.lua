@@ -30,9 +30,13 @@ if type(noted) == 'table' and noted.err then
 end
 local new = 0
 if #ARGV > 2 then
-  local living = {}
-  for i = 3, #ARGV do living[#living + 1], living[#living + 2] = string.format('%.6f', now), ARGV[i] end
-  new = redis.call('ZADD', KEYS[3], unpack(living))
+  for from = 3, #ARGV, 1000 do -- unpack takes some thousands at most
+    local living = {}
+    for i = from, math.min(from + 999, #ARGV) do
+      living[#living + 1], living[#living + 2] = string.format('%.6f', now), ARGV[i]
+    end
+    new = new + redis.call('ZADD', KEYS[3], unpack(living))
+  end
 end
 if keep or new > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - lease)

@@ -165,6 +165,7 @@ async def lost_answers(arena: Arena) -> Report:
     sending = asyncio.create_task(arena.send_many(arena.scale.load))
     for time in range(1, LOST_ANSWERS + 1):
         await arena.ended(arena.scale.load * time // (LOST_ANSWERS + 2))
+        await arena.need(lambda: place.network.connections >= len(workers), "connections made anew")
         before = place.network.unheard
         place.network.deafen()
         await arena.need(lambda before=before: place.network.unheard > before, "an answer that is lost")
