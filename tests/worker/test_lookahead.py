@@ -120,7 +120,8 @@ async def test_what_waits_behind_a_long_task_goes_to_others(redis_url):
                 assert {name for number, name in ran if number > 300} == {"b@here"}
                 release.set()
                 await soon(results[300].get())
-    assert [number for number, _ in ran] == list(range(320))  # in their order, and each once
+    # Each once. What the first had not fetched yet the other one may have begun with.
+    assert sorted(number for number, _ in ran) == list(range(320))
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.5])
