@@ -97,6 +97,14 @@ async def queue(url):
         yield queue
 
 
+FIRST = {
+    "enable_events": ["disable_events"],
+    "disable_events": ["enable_events"],
+    "cancel_consumer": ["add_consumer", "another"],
+}
+"""What is to be so before a command: the tests of a process are any of these, in any order."""
+
+
 class TestTheCommandLineOfCelery:
     """`celery inspect`, `celery control` and `celery status` on our worker."""
 
@@ -149,6 +157,8 @@ class TestTheCommandLineOfCelery:
         ids=lambda value: value[0] if isinstance(value, list) else "",
     )
     def test_control(self, celery, words, said):
+        if words[0] in FIRST:
+            celery("cli", "control", "-d", OURS, "-t", "10", *FIRST[words[0]])
         found = celery("cli", "control", "-d", OURS, "-t", "10", *words)
         assert (found["code"], said in found["output"]) == (0, True), found["output"]
 
