@@ -118,11 +118,6 @@ class RedisSession:
     def errors(self) -> AbstractContextManager[None]:
         return self._server.errors()
 
-    def ring(self) -> None:
-        """End every wait that goes on now."""
-        if self._watch is not None:
-            self._watch.ring()
-
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self._line is None:
             raise self._not_open()

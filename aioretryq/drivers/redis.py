@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from aioretryq.config import Settings
 
 OLDEST_SERVER = (6, 2)
-"""BLMOVE, and RPOP with a count, came with Redis 6.2."""
+"""ZADD with GT, which tells whether a server is full, came with Redis 6.2."""
 
 _VERSION = re.compile(rb"^redis_version:(\d+)\.(\d+)", re.MULTILINE)
 
@@ -182,13 +182,13 @@ class RedisServer:
         self._unavailable = unavailable
         self._refused = refused
 
-    def client(self, role: str, *, connections: int | None = None, block: float = 0) -> Redis:
-        """A client with a pool of its own, for commands that the server may hold back for `block` seconds."""
+    def client(self, role: str) -> Redis:
+        """A client of redis-py with a pool of its own, for what is rare."""
         pool = BlockingConnectionPool(
-            max_connections=connections or self._connections,
+            max_connections=self._connections,
             timeout=self.answer_within,
             connection_class=self._connection_class,
-            socket_timeout=self.answer_within + block,
+            socket_timeout=self.answer_within,
             client_name=f"aioretryq:{role}",
             **self._options,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import re
 from importlib import resources
@@ -52,17 +53,17 @@ class Line:
             raise self._server.misfit(answer) from answer
         self._server.check_version(answer)
 
-    async def call(self, *command: Any, within: float | None = None) -> Any:
-        """The answer, or the adapter's own exceptions. `within`: see `Wire.send`."""
-        return self.told(await self.ask(command, within))
+    async def call(self, *command: Any) -> Any:
+        """The answer, or the adapter's own exceptions."""
+        return self.told(await self.ask(command))
 
-    async def ask(self, command: Sequence[Any], within: float | None = None) -> Any:
+    async def ask(self, command: Sequence[Any]) -> Any:
         """The answer; the driver's errors too are returned and not raised."""
         wire = await self._ready()
         if not isinstance(wire, Wire):
             return wire
         try:
-            answer = wire.send(command, within)
+            answer = wire.send(command)
         except DataError as error:
             return error
         return await answer
@@ -110,7 +111,12 @@ class Line:
             return self._wire
         connecting = self._connecting
         if connecting is None or connecting.done():
-            connecting = asyncio.create_task(self._connect(), name=f"aioretryq connect {self._role}")
+            connecting = asyncio.create_task(
+                # In a context of its own: the connection would keep that of its first caller.
+                self._connect(),
+                name=f"aioretryq connect {self._role}",
+                context=contextvars.Context(),
+            )
             self._connecting = connecting
         # Whoever is cancelled leaves the attempt to the others.
         await asyncio.wait([connecting])

@@ -9,6 +9,7 @@ redis-py still connects, logs in and selects the database; then its transport is
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,6 @@ class Wire(asyncio.BufferedProtocol):
         self._flushing = False  # soon
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
         self._late = False  # the oldest answer, as it seems
         self._heard_at = 0.0  # anything
         self._demoted = False
@@ -102,15 +102,15 @@ class Wire(asyncio.BufferedProtocol):
         """Whether it is known to be: then there is nothing left to close."""
         return self._failure is not None
 
-    def send(self, command: Sequence[Any], within: float | None = None) -> asyncio.Future[Any]:
+    def send(self, command: Sequence[Any]) -> asyncio.Future[Any]:
         """The answer, or as a value the error that is the answer or why there is none: that is never raised here.
 
         DataError if the command cannot be written as bytes, and then nothing was.
 
-        `within` is the deadline of a command that the server may hold back; those behind it wait too. The future may
-        be cancelled: the answer is not wanted any more then, and the command is carried out all the same.
+        The future may be cancelled: the answer is not wanted any more then, and the command is carried out
+        all the same.
         """
-        return self._send(pack(tuple(command)), within)
+        return self._send(pack(tuple(command)))
 
     def send_all(self, commands: Sequence[Sequence[Any]]) -> list[asyncio.Future[Any]]:
         """As `send`, with nobody's commands in between; DataError, and nothing written, if one cannot be.
@@ -119,12 +119,12 @@ class Wire(asyncio.BufferedProtocol):
         """
         return [self._send(packed) for packed in [pack(tuple(command)) for command in commands]]
 
-    def _send(self, packed: bytes, within: float | None = None) -> asyncio.Future[Any]:
+    def _send(self, packed: bytes) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self._failure is not None:
             answer.set_result(not_sent(self._failure))
             return answer
-        deadline = self._loop.time() + (self._answer_within if within is None else within)
+        deadline = self._loop.time() + self._answer_within
         idle = not (self._unanswered or self._paused)
         self._unanswered.append((answer, deadline))
         if idle:
@@ -132,7 +132,7 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.write(packed)
         else:
             self._write_soon(packed)
-        if self._timer is None or deadline < self._timer_at:
+        if self._timer is None:
             self._look_at(deadline)
         return answer
 
@@ -237,9 +237,8 @@ class Wire(asyncio.BufferedProtocol):
     # -- the deadline: of the oldest command only, and one timer for all
 
     def _look_at(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = self._loop.call_at(when, self._look), when
+        # In a context of its own: that of a caller, with all that it holds, would live as long as the connection.
+        self._timer = self._loop.call_at(when, self._look, context=contextvars.Context())
 
     def _look(self) -> None:
         self._timer = None

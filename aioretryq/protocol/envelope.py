@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pybase64
@@ -12,6 +12,9 @@ import pybase64
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol import jsontypes
 from aioretryq.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _KEYS = ("body", "content-type", "content-encoding", "headers", "properties")
 
@@ -125,6 +128,20 @@ def unmark(payload: bytes) -> bytes:
     if isinstance(delivery, dict):
         kept = {name: value for name, value in delivery.items() if name not in ("redelivered", MARKS)}
         found.properties["delivery_info"] = kept
+    return encode(found)
+
+
+def without_marks(payload: bytes, names: Collection[str]) -> bytes:
+    """The message without those marks of ours; one that has none of them is left alone."""
+    given = marks(payload)
+    if given.keys().isdisjoint(names):  # nearly all
+        return payload
+    found = decode(payload)
+    delivery = dict(found.properties["delivery_info"])
+    delivery[MARKS] = {name: value for name, value in given.items() if name not in names}
+    if not delivery[MARKS]:
+        del delivery[MARKS]
+    found.properties["delivery_info"] = delivery
     return encode(found)
 
 

@@ -35,6 +35,7 @@ _CONTAINERS = {"timelimit": list, "stamps": dict}
 _PLAIN = frozenset({str, int, bool, type(None)})
 _DOCUMENT = {"body", "content-encoding", "content-type", "headers", "properties"}
 _SHOWN = (str, type(None))
+_MOST = 2**31
 _ELSEWHERE = ("compression", "stamped_headers")
 _NONE = frozenset({type(None)})
 
@@ -94,20 +95,30 @@ def _is_usual(document: Any) -> bool:
     return all(type(value) in _PLAIN or type(value) is _CONTAINERS.get(name) for name, value in headers.items())
 
 
+def _call(document: Any) -> tuple[list[Any], dict[str, Any]] | None:
+    """Arguments from a JSON body, if nothing follows from the task."""
+    if document["content-type"] != JSON or document["content-encoding"] != "utf-8":
+        return None
+    if document["properties"].get("body_encoding") != "base64":
+        return None
+    try:
+        args, kwargs, embed = jsontypes.loads(bytes_of(document["body"]))
+        followed = not _NONE.issuperset(map(type, embed.values()))
+    except _NOT_FAMILIAR:
+        return None
+    return None if followed or type(args) is not list or type(kwargs) is not dict else (args, kwargs)
+
+
 def _message(document: Any, security: Security | None) -> TaskMessage | None:
     """The message of a familiar shape; None where its values have to be looked at more closely."""
     headers, properties = document["headers"], document["properties"]
     get, found, info = headers.get, properties.get, properties["delivery_info"]
-    if document["content-type"] != JSON or document["content-encoding"] != "utf-8":
+    if get("stamps") or get("lang") != "py" or not get("id") or not get("task"):
         return None
-    if found("body_encoding") != "base64" or get("stamps") or get("lang") != "py" or not get("id") or not get("task"):
+    call = _call(document)
+    if call is None:
         return None
-    try:
-        args, kwargs, embed = jsontypes.loads(bytes_of(document["body"]))
-        if type(args) is not list or type(kwargs) is not dict or not _NONE.issuperset(map(type, embed.values())):
-            return None
-    except _NOT_FAMILIAR:
-        return None
+    args, kwargs = call
     retries, nesting, priority = get("retries") or 0, get("replaced_task_nesting") or 0, found("priority") or 0
     group_index, mode = get("group_index"), found("delivery_mode")
     if not 0 <= retries <= _MOST or not 0 <= nesting <= _MOST or not 0 <= priority <= 9 or mode != 2:
@@ -143,6 +154,3 @@ def _message(document: Any, security: Security | None) -> TaskMessage | None:
         routing_key="celery" if routing_key is None else routing_key,
         security=security,
     )
-
-
-_MOST = 2**31
