@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from aioretryq.events.receiving import EventReceiver
     from aioretryq.group_result import GroupResult
     from aioretryq.message import TaskMessage
-    from aioretryq.protocol import familiar, security
     from aioretryq.protocol import result as result_codec
+    from aioretryq.protocol import security, usual
     from aioretryq.result import AsyncResult
     from aioretryq.task import AsyncTask, Task
     from aioretryq.task_options import TaskOptions
@@ -62,12 +62,12 @@ else:
     control = Lazy("aioretryq.control")
     custom_commands = Lazy("aioretryq.custom_commands")
     dead = Lazy("aioretryq.dead")
-    familiar = Lazy("aioretryq.protocol.familiar")
     group_result = Lazy("aioretryq.group_result")
     receiving = Lazy("aioretryq.events.receiving")
     result = Lazy("aioretryq.result")
     result_codec = Lazy("aioretryq.protocol.result")
     security = Lazy("aioretryq.protocol.security")
+    usual = Lazy("aioretryq.protocol.usual")
     sending = Lazy("aioretryq.sending")
     sending_many = Lazy("aioretryq.sending_many")
     translation = Lazy("aioretryq.celery_settings.translation")
@@ -193,14 +193,10 @@ class TaskQueue:
                 await stack.enter_async_context(enter())
             yield
 
-    @functools.cached_property
-    def _reader(self) -> familiar.Reader:
-        return familiar.Reader()
-
     def decode(self, payload: bytes) -> TaskMessage:
         """The task in a message, if the settings accept it; ProtocolError."""
         conf = self.conf
-        return self._reader.decode(
+        return usual.decode(
             payload,
             accept_content=conf.accept_content,
             max_size=conf.max_payload_bytes,
@@ -229,7 +225,7 @@ class TaskQueue:
         """
         return await self.send(name, args, kwargs, task=None, options=options)
 
-    async def send(
+    def send(
         self,
         name: str,
         args: Sequence[Any] | None,
@@ -237,9 +233,9 @@ class TaskQueue:
         *,
         task: Task[Any, Any] | None,
         options: Mapping[str, Any],
-    ) -> AsyncResult[Any]:
+    ) -> Coroutine[Any, Any, AsyncResult[Any]]:
         """What `send_task` and `apply_async` share."""
-        return await sending.send(self, name, args, kwargs, task=task, options=options)
+        return sending.send(self, name, args, kwargs, task=task, options=options)
 
     async def send_many(
         self,

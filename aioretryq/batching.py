@@ -101,18 +101,16 @@ class GroupCommit(Generic[T, R]):
             self._wake.set()
         return entry
 
-    async def answered(self, entry: Submission[T, R]) -> R:
-        """The answer of what was handed in."""
-        if entry is self._alone and entry.committer is None:
-            await self._commit_alone(entry)
-        return await entry.answer
+    def answered(self, entry: Submission[T, R]) -> Awaitable[R]:
+        """The answer of what was handed in. To be awaited at once."""
+        return self._commit_alone(entry) if entry is self._alone and entry.committer is None else entry.answer
 
-    async def _commit_alone(self, entry: Submission[T, R]) -> None:
+    async def _commit_alone(self, entry: Submission[T, R]) -> R:
         task = entry.committer = asyncio.current_task()
         assert task is not None
         cancelled = task.cancelling()
         try:
-            await self._commit_batch([entry])
+            await self._commit_one(entry)
         except asyncio.CancelledError:
             # By whoever made it fail meanwhile (too late, closed), or really.
             if task.cancelling() > cancelled + entry.interrupted:
@@ -126,6 +124,7 @@ class GroupCommit(Generic[T, R]):
             self._busy, self._alone = False, None
             if self._pending:
                 self._wake.set()
+        return entry.answer.result()
 
     async def run(self) -> None:
         """Commits until cancelled; whatever is still pending then fails with NotOpenError."""
@@ -160,7 +159,9 @@ class GroupCommit(Generic[T, R]):
         return batch
 
     async def _commit_batch(self, batch: list[Submission[T, R]]) -> None:
-        if not batch:
+        if len(batch) < 2:
+            for entry in batch:
+                await self._commit_one(entry)
             return
         for entry in batch:
             entry.on_its_way = True
@@ -168,16 +169,23 @@ class GroupCommit(Generic[T, R]):
             answers = await self._commit([entry.item for entry in batch])
         except UnavailableError as error:
             _fail(batch, error)
-        except Exception as error:  # whatever it is, it must not end the loop that everybody else depends on
-            if len(batch) == 1:
-                _fail(batch, error)
-                return
+        except Exception:  # one may be to blame, who then fails alone
             for entry in batch:
-                await self._commit_batch([entry])
+                await self._commit_one(entry)
         else:
             for entry, answer in zip(batch, answers, strict=True):
                 if not entry.answer.done():
                     entry.answer.set_result(answer)
+
+    async def _commit_one(self, entry: Submission[T, R]) -> None:
+        entry.on_its_way = True
+        try:
+            (answer,) = await self._commit([entry.item])
+        except Exception as error:  # whatever it is, it must not end the loop that everybody else depends on
+            entry.fail(error)
+        else:
+            if not entry.answer.done():
+                entry.answer.set_result(answer)
 
 
 def _fail(batch: list[Submission[T, R]], error: BaseException) -> None:

@@ -6,9 +6,10 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+
+from msgspec import Struct
 
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
 from aioretryq.message import TaskMessage
@@ -19,7 +20,6 @@ from aioretryq.protocol.task import format_moment, saferepr
 from aioretryq.rates import check_limits
 from aioretryq.routing import NO_ROUTE, Route, route
 from aioretryq.topology import topology_of
-from aioretryq.value import named_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,7 @@ REPLY_TO = str(uuid.uuid4())
 """Names this process to senders of results that do not go through a backend; required by the protocol."""
 
 
-@named_value
-class CallOptions:
+class CallOptions(Struct, frozen=True, kw_only=True):
     """Options of one call, by Celery's names. None takes the task's option, then the route's, then the default."""
 
     countdown: float | None = None
@@ -75,7 +74,7 @@ class CallOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], whose: str) -> CallOptions:
-        known = {field.name for field in fields(cls)}
+        known = set(cls.__struct_fields__)
         options = _with_stamps(options)
         for name in options:
             if name not in known:
@@ -153,7 +152,7 @@ def options_of_signature(options: Mapping[str, Any], whose: str) -> CallOptions:
 
     Raises ConfigError for values that cannot be.
     """
-    known = {field.name for field in fields(CallOptions)} - _OF_THE_SENDER
+    known = set(CallOptions.__struct_fields__) - _OF_THE_SENDER
     known.update(options.get("stamped_headers") or ())
     taken = {name: value for name, value in options.items() if name in known and value is not None}
     for name in _MOMENTS:

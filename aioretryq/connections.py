@@ -20,6 +20,8 @@ from aioretryq.protocol.formats import check_message_formats
 from aioretryq.publishing import Publisher
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aioretryq.brokers.base import Broker
     from aioretryq.config import Settings
     from aioretryq.message import Outgoing, TaskMessage
@@ -95,5 +97,7 @@ class Connections:
             logger.critical("The queue's background service has failed; close and open it again", exc_info=True)
             raise
 
-    async def _send(self, messages: list[Outgoing]) -> None:
-        await self.broker.send(await self.exchanges.ready(messages))
+    async def _send(self, messages: Sequence[Outgoing]) -> None:
+        if self.exchanges.concerns(messages):
+            messages = await self.exchanges.ready(messages)
+        await self.broker.send(messages)

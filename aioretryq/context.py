@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.protocol.saferepr import saferepr
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
@@ -167,7 +166,7 @@ _OF_MESSAGE = frozenset(
 )
 
 
-@value
+@dataclass(slots=True, eq=False)  # not frozen: made for every run, and that would make it four times as expensive
 class Run:
     task: Task[Any, Any]
     request: Request

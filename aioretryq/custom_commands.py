@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from aioretryq.errors import ConfigError, UnknownSettingError, did_you_mean
 from aioretryq.protocol.commands import BY_NAME, Command, Kind
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
@@ -30,8 +31,7 @@ class CommandState:
     worker: Any
 
 
-@value
-class CustomCommand:
+class CustomCommand(Struct, frozen=True):
     described: Command
     function: Function
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self, TypedDict
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aioretryq.errors import ConfigError, EncodeError, ProtocolError
 from aioretryq.protocol import envelope
 from aioretryq.protocol.deadletter import DeadLetter, decode_dead_letter, entry_id, entry_time
 from aioretryq.protocol.moments import parse_moment
 from aioretryq.protocol.task import decode_task, encode_task
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -62,8 +64,7 @@ class Filters(TypedDict, total=False):
     up_to: str | None
 
 
-@value
-class Selection:
+class Selection(Struct, frozen=True):
     """`Filters` at a moment: ages have become a range of ids (after, until]; None is open."""
 
     queue: str | None = None

@@ -13,7 +13,6 @@ from aioretryq.protocol.task import encode_task, too_large
 from aioretryq.queues import FANOUT
 from aioretryq.routing import targets
 from aioretryq.topology import BROADCAST_PREFIX, topology_of
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aioretryq")
 
 
-@value
-class ToExchange(Outgoing):
+class ToExchange(Outgoing, frozen=True):
     """On its way to an exchange: `queue` is the routing key. A broker cannot send it, `Exchanging` makes it ready."""
 
     exchange: str = ""
@@ -57,13 +55,16 @@ class Exchanging:
         self._broker = broker
         self._settings = settings
 
+    @staticmethod
+    def concerns(messages: Sequence[Outgoing]) -> bool:
+        """Whether some of them are not ready to be sent. Nearly never."""
+        return ToExchange in map(type, messages)
+
     async def ready(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
         """What the broker is to send. Broadcasts have been published when this returns.
 
         BrokerError where no queue is bound. May be called again with the same messages.
         """
-        if not any(isinstance(message, ToExchange) for message in messages):
-            return list(messages)  # nearly always: no round trip
         made: list[Outgoing] = []
         published: list[ToExchange] = []
         for message in messages:

@@ -63,6 +63,7 @@ async def run_body(
     *,
     threads: anyio.CapacityLimiter | None = None,
     started: Callable[[], bool] | None = None,
+    limits: tuple[float | None, float | None] | None = None,
     clock: Callable[[], float] = time.time,
     random: Random = _random,
 ) -> Outcome:
@@ -70,7 +71,8 @@ async def run_body(
 
     Plain functions run in a thread, at most as many at once as `threads` admits; `started()` is called when
     the body is about to begin, and may say no to a call that nobody waits for any more. Cancelled while in a
-    thread, the call is abandoned: the thread runs on.
+    thread, the call is abandoned: the thread runs on. `limits` are the soft and the hard one, if the caller has
+    looked them up.
     """
     try:
         if task.is_coroutine:
@@ -78,7 +80,7 @@ async def run_body(
                 started()
             if task.hooks:
                 await _call_hook(task, "before_start", threads, request.id, request.args, request.kwargs)
-            soft, hard = _limits(task, request)
+            soft, hard = _limits(task, request) if limits is None else limits
             body = task.run(*request.args, **request.kwargs)
             # A scope costs microseconds: only tasks that have a limit pay for it.
             return Succeeded(await (body if soft is None and hard is None else _with_limits(body, soft, hard)))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from aioretryq.value import named_value, value
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,8 +14,7 @@ Signature = dict[str, Any]
 """A task call as Celery's canvas embeds it: task, args, kwargs, options, subtask_type, immutable."""
 
 
-@named_value
-class TaskMessage:
+class TaskMessage(Struct, frozen=True, kw_only=True):
     """One call of a task, as Celery's task protocol 2 describes it (celery/app/amqp.py, as_task_v2).
 
     `eta` and `expires` keep their wire form (ISO 8601 text; without a zone they mean UTC), because a retry
@@ -57,17 +55,16 @@ class TaskMessage:
     delivery_mode: int = 2
     exchange: str = ""
     routing_key: str = "celery"
-    exchange_type: str = field(default="direct", compare=False)
+    exchange_type: str = "direct"
     """Known to the sender only; it does not travel."""
     expiration: str | None = None
     content_type: str = "application/json"
     compression: str | None = None
-    security: Any = field(default=None, repr=False, compare=False)
+    security: Any = None
     """A `protocol.security.Security`: who signs it, where `content_type` is that of signed messages."""
 
 
-@value
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """A payload on its way to a queue.
 
     `tag` is unique to this publish: a broker that sees it twice within a minute (a reply was lost and the
@@ -91,8 +88,7 @@ class Outgoing:
     fresh: bool = False
 
 
-@value
-class Delivery:
+class Delivery(Struct, frozen=True):
     """A claimed message. `tag` is the receipt: whoever no longer holds it cannot finish the message.
 
     `redelivered` is true when an earlier holder did not finish it. `deliveries` is how often it was taken, this
@@ -108,16 +104,14 @@ class Delivery:
     interruptions: int = 0
 
 
-@value
-class DeadEntry:
+class DeadEntry(Struct, frozen=True):
     """An opaque entry of the dead letters. Ids sort by age as texts (`protocol.deadletter.entry_id`)."""
 
     id: str
     content: bytes
 
 
-@value
-class Finish:
+class Finish(Struct, frozen=True):
     """Acknowledge `delivery` and, in the same atomic step, send what follows from it.
 
     `dead` is an entry for the dead letters; the original is then kept there instead of being dropped. `result` is
@@ -130,16 +124,14 @@ class Finish:
     result: StoredResult | None = None
 
 
-@value
-class Claim:
+class Claim(Struct, frozen=True):
     """What a broker hands a worker: messages it may run, and the revocations (see below) since its last claim."""
 
     deliveries: list[Delivery]
     revoked: list[str] = field(default_factory=list)
 
 
-@value
-class Broadcast:
+class Broadcast(Struct, frozen=True):
     """A message for everybody who listens to an exchange now; nobody keeps it. `body` is the whole envelope."""
 
     exchange: str
@@ -147,8 +139,7 @@ class Broadcast:
     body: bytes
 
 
-@value
-class Binding:
+class Binding(Struct, frozen=True):
     """`queue` gets what is sent to `exchange` with `routing_key`; in a topic exchange the key may hold `*` and `#`.
 
     `expires` (seconds) belongs to a queue that goes away when nobody uses it for so long.
@@ -161,8 +152,7 @@ class Binding:
     expires: float | None = None
 
 
-@value
-class StoredResult:
+class StoredResult(Struct, frozen=True):
     """A result document on its way to a backend. `ttl` in seconds; None keeps it for ever."""
 
     task_id: str
@@ -174,8 +164,7 @@ class StoredResult:
 # -- chords: a body that is sent when all parts of its header have returned
 
 
-@value
-class ChordOpening:
+class ChordOpening(Struct, frozen=True):
     """A chord whose header is about to be sent: `size` parts return to it. Forgotten after `ttl` seconds."""
 
     group_id: str
@@ -183,8 +172,7 @@ class ChordOpening:
     ttl: float | None = None
 
 
-@value
-class ChordPart:
+class ChordPart(Struct, frozen=True):
     """The result of one part of a header; counted once by task and `index`, however often it returns.
 
     `token` names who sends the body if this part is the last one: the same for every delivery of a message. `hold` is
@@ -202,8 +190,7 @@ class ChordPart:
     returns: bool = True
 
 
-@value
-class ChordClaim:
+class ChordClaim(Struct, frozen=True):
     """The right to send a body; `failed` when a failure was told instead."""
 
     group_id: str
@@ -214,8 +201,7 @@ class ChordClaim:
 # -- revocations, as they travel in `Broker.revoke`: opaque texts to brokers
 
 
-@value
-class Notice:
+class Notice(Struct, frozen=True):
     """What is not to run (any more): a task, or all tasks with one of these stamps; `terminate` stops what runs."""
 
     task_id: str | None = None

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Any
 
-from aioretryq.value import value
+from msgspec import Struct, field
 
 
-@value
-class Succeeded:
+class Succeeded(Struct, frozen=True):
     value: Any
 
 
-@value
-class Failed:
+class Failed(Struct, frozen=True):
     """The body raised, and no retry is left or asked for."""
 
     exc: BaseException
     traceback: str | None = None
 
 
-@value
-class RetryAsked:
+class RetryAsked(Struct, frozen=True):
     """Run again at `due` (unix seconds), perhaps with other arguments; `exc` is why."""
 
     exc: BaseException
@@ -33,27 +29,23 @@ class RetryAsked:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-@value
-class Ignored:
+class Ignored(Struct, frozen=True):
     """Acknowledge, store nothing."""
 
 
-@value
-class Rejected:
+class Rejected(Struct, frozen=True):
     exc: BaseException
     requeue: bool
 
 
-@value
-class GivenUp:
+class GivenUp(Struct, frozen=True):
     """The runtime gives the message up, whatever its body might have done: a failure and a dead letter."""
 
     exc: BaseException
     reason: str
 
 
-@value
-class Revoked:
+class Revoked(Struct, frozen=True):
     """Not to be run (any more); `reason` is `revoked`, `expired` or `terminated`."""
 
     reason: str
@@ -64,8 +56,7 @@ class Revoked:
         return "REVOKED"
 
 
-@value
-class Interrupted:
+class Interrupted(Struct, frozen=True):
     """The message goes back to the front of its queue, and no attempt is counted.
 
     `text`, what a running task is told when it is cancelled: SHUTDOWN (the worker is stopping) or LEASE_LOST
@@ -75,8 +66,7 @@ class Interrupted:
     text: str = "SHUTDOWN"
 
 
-@value
-class Traced:
+class Traced(Struct, frozen=True):
     """Another library has run the task, stored its result and sent what follows from it: only the message is left."""
 
     outcome: Succeeded | Failed | RetryAsked | Ignored | Rejected | Revoked

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from msgspec import Struct
 
 from aioretryq.backends.store import interval_policy
 from aioretryq.batching import GroupCommit
@@ -17,7 +18,6 @@ from aioretryq.errors import AioretryqError, BrokerError, BrokerUnavailable, Not
 from aioretryq.message import Outgoing
 from aioretryq.outage import Outage
 from aioretryq.retry import PUBLISH_POLICY, IntervalPolicy, retrying
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,8 +32,7 @@ NO_REPEAT = 50.0
 60 s, and one that is on its way needs a few."""
 
 
-@value
-class Terms:
+class Terms(Struct, frozen=True):
     """Of one sending. It ends after `timeout + wait` seconds at the latest, whatever the server does."""
 
     policy: IntervalPolicy
@@ -73,7 +72,7 @@ class Publisher:
 
     def __init__(
         self,
-        send: Callable[[list[Outgoing]], Awaitable[object]],
+        send: Callable[[Parcel], Awaitable[object]],
         where: str,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -114,7 +113,7 @@ class Publisher:
         self.outage.up()
 
     async def _commit(self, parcels: list[Parcel]) -> list[None]:
-        await self._send([message for parcel in parcels for message in parcel])
+        await self._send(parcels[0] if len(parcels) == 1 else [message for parcel in parcels for message in parcel])
         return [None] * len(parcels)
 
     async def _insist(self, sending: Sending) -> None:
@@ -154,8 +153,10 @@ class Deadlines:
     def watch(self, entry: Submission[Any, Any], limit: float) -> float:
         """Until when, by the monotonic clock."""
         moment = time.monotonic() + limit
-        limit = round(limit, 1 if limit > 1 else 2)  # of callers with a budget each has another one
         line = self._lines.get(limit)
+        if line is None:
+            limit = round(limit, 1 if limit > 1 else 2)  # of callers with a budget each has another one
+            line = self._lines.get(limit)
         if line is None:
             line = self._lines[limit] = deque()
             self._set(limit, limit)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.errors import ConfigError
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ NO_BUCKET = 0
 """On a message that has to ask again; buckets have other numbers."""
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a message waits: until when by the broker's clock, and what is written on it."""
 

@@ -93,7 +93,7 @@ class AsyncResult(Generic[R]):
         """
         if self.ignored:
             return cast("R", None)
-        parents = ancestors(self) if propagate and follow_parents else []
+        parents = ancestors(self) if self.parent is not None and propagate and follow_parents else ()
         if timeout is not None and timeout <= 0:
             await raise_failure(parents)
             if (document := await self._meta()).status not in states.FINAL:
@@ -135,9 +135,13 @@ class AsyncResult(Generic[R]):
         just_sent, self.just_sent = self.just_sent, False
         with self.app.watch(self.id, just_sent=just_sent) as watch:
             if timeout is not None:
-                watch.fail_after(timeout, lambda: self._too_late(timeout))
+                watch.fail_after(timeout)
             while True:
-                document = results.read(self.id, await watch.next())
+                try:
+                    newest = await watch.next()
+                except TimeoutError:
+                    raise self._too_late(timeout) from None
+                document = results.read(self.id, newest)
                 if document.status in states.FINAL:
                     return document
 

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
-from aioretryq.value import value
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
@@ -40,7 +38,7 @@ class Policy(Protocol):
         ...
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class PlannedRetry:
     """What is known beforehand of one retry: bounds and mean of its delay, in seconds."""
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from aioretryq.errors import ConfigError
 from aioretryq.queues import KINDS
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from aioretryq.message import Binding
 
 
-@value
-class Route:
+class Route(Struct, frozen=True):
     """Where to; None leaves it to whoever asks next."""
 
     queue: str | None = None

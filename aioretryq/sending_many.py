@@ -14,6 +14,7 @@ from aioretryq.calling import CallOptions, compose
 from aioretryq.context import current_run
 from aioretryq.errors import ConfigError, NotOpenError, PartlySent, PublishError, UnavailableError
 from aioretryq.exchanging import packed
+from aioretryq.ids import ids_of
 from aioretryq.linking import with_signatures
 from aioretryq.plain_calls import Calls
 from aioretryq.publishing import Terms
@@ -75,8 +76,17 @@ class ManyResults(Sequence[AsyncResult[Any]]):
         numbers = range(len(self))[index]
         return self._result(numbers) if isinstance(numbers, int) else [self._result(number) for number in numbers]
 
+    def __iter__(self) -> Iterator[AsyncResult[Any]]:
+        done = 0
+        while part := self._ids[done : done + 16 * CHUNK]:  # more may be added meanwhile
+            done += len(part)
+            for task_id in ids_of(part):
+                yield self._named(task_id)
+
     def _result(self, number: int) -> AsyncResult[Any]:
-        task_id = str(UUID(bytes=bytes(self._ids[16 * number : 16 * number + 16])))
+        return self._named(str(UUID(bytes=bytes(self._ids[16 * number : 16 * number + 16]))))
+
+    def _named(self, task_id: str) -> AsyncResult[Any]:
         result: AsyncResult[Any] = AsyncResult(task_id, self._queue)
         result.ignored = self._ignored
         return result

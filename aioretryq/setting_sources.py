@@ -8,10 +8,11 @@ import types
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from aioretryq.celery_settings.names import canonical, looks_like_a_setting
 from aioretryq.celery_settings.table import CELERY_SETTINGS
 from aioretryq.errors import ConfigError
-from aioretryq.value import value
 
 CELERY_ONLY = frozenset(CELERY_SETTINGS)
 """Celery's settings: `load` skips with a warning those that aioretryq does not have."""
@@ -65,8 +66,7 @@ def import_symbol(path: str) -> object:
 # -- what Celery was told
 
 
-@value
-class Given:
+class Given(Struct, frozen=True):
     """What was set, by the names of today; `spelt` has the keys that were other names, and `unknown` those that look
     like settings but are none."""
 

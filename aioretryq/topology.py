@@ -6,10 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from aioretryq.errors import ConfigError, did_you_mean
 from aioretryq.message import Binding
 from aioretryq.queues import DIRECT, FANOUT, KINDS, TOPIC, Broadcast, Queue
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,8 +22,7 @@ BROADCAST_PREFIX = "bcast."
 """How the names of the queues begin that stand for one consumer of a fanout exchange; kombu's, too."""
 
 
-@value
-class Address:
+class Address(Struct, frozen=True):
     """Where a message is sent to. Without an exchange the routing key is the name of the queue."""
 
     exchange: str
@@ -30,8 +30,7 @@ class Address:
     kind: str = DIRECT
 
 
-@value
-class Defaults:
+class Defaults(Struct, frozen=True):
     queue: str
     exchange: str | None
     exchange_type: str

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ class Plan:
     seconds: float
     quick: bool
     at_once: int | None
+
+
+LONG, FEWEST = 40.0, 1000
+"""Seconds of a run, its start and its proof included, and tasks of the runs after it."""
 
 
 @click.command()
@@ -90,18 +95,26 @@ def named(only: str | None) -> frozenset[str] | None:
 
 
 def measure(name: str, plan: Plan, server: Database, environments: Environments) -> results.Measured:
-    """Rounds, not contenders, are repeated: noise then meets everybody."""
+    """Rounds, not contenders, are repeated: noise then meets everybody. Who took long has fewer tasks in the next."""
     workload = WORKLOADS[name]
     tasks = plan.tasks or (max(1, workload.tasks // 10) if plan.quick else workload.tasks)
     rounds = plan.repeat if workload.repeat else 1
     around = results.surroundings(server.version)
     outcomes = {who: Outcome() for who in workload.contenders if plan.only is None or who in plan.only}
+    share = dict.fromkeys(outcomes, tasks)
     for round_ in range(rounds):
         for who, outcome in outcomes.items():
             if outcome.failure is None:
                 click.echo(f"{name} {round_ + 1}/{rounds} {who}", err=True)
-                attempt(name, who, tasks, outcome, plan, server, environments)
+                began = time.monotonic()
+                attempt(name, who, share[who], outcome, plan, server, environments)
+                share[who] = fewer(share[who], time.monotonic() - began)
     return results.Measured(name, tasks, rounds, outcomes, around)
+
+
+def fewer(tasks: int, took: float) -> int:
+    """So many that the next run does not take long either: what is measured are rates."""
+    return tasks if took < LONG else max(min(tasks, FEWEST), round(tasks * LONG / 2 / took))
 
 
 def attempt(

@@ -9,6 +9,7 @@ lost without a trace, everything awaited is also fetched every `poll_interval` s
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -21,7 +22,7 @@ from aioretryq.protocol.result import status_of
 from aioretryq.retry import RECONNECT_POLICY, retrying
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from types import TracebackType
 
     from aioretryq.backends.base import ResultBackend, ResultListener
@@ -35,6 +36,8 @@ REFUSED_PAUSE = 0.5
 CHUNK = 1000
 """Ids in one fetch or subscription."""
 
+KEPT = 8
+"""Timers that are kept while nobody needs them."""
 
 LINGER = 0.1
 """Seconds that a subscription may outlast its last watch: most end together with others, or as others begin, and
@@ -45,7 +48,7 @@ class Watch:
     """What one waiter sees of one task inside the `with` block: the newest document, and when it changes."""
 
     # One future while somebody waits, not an Event: nearly every watch waits once.
-    __slots__ = ("_changed", "_consumer", "_error", "_timer", "_waiter", "document", "final", "just_sent", "task_id")
+    __slots__ = ("_changed", "_consumer", "_error", "_limit", "_waiter", "document", "final", "just_sent", "task_id")
 
     def __init__(self, consumer: ResultConsumer, task_id: str, just_sent: bool) -> None:
         self.task_id = task_id
@@ -55,7 +58,7 @@ class Watch:
         self._consumer = consumer
         self._error: Exception | None = None
         self._changed = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._limit: float | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
@@ -63,8 +66,8 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._limit is not None:
+            self._consumer.deadlines.drop(self, self._limit)
         self._consumer.remove(self)
 
     def see(self, document: bytes, *, final: bool) -> None:
@@ -90,14 +93,67 @@ class Watch:
         self._error = error
         self._change()
 
-    def fail_after(self, seconds: float, error: Callable[[], Exception]) -> None:
-        """A timer instead of a cancel scope around the block: that costs more than the whole watch."""
-        self._timer = asyncio.get_running_loop().call_later(seconds, lambda: self.fail(error()))
+    def fail_after(self, seconds: float) -> None:
+        """With TimeoutError. For a cancel scope around the block costs more than the whole watch."""
+        self._limit = self._consumer.deadlines.watch(self, seconds)
 
     def _change(self) -> None:
         self._changed = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class Deadlines:
+    """Fails watches that last too long. One timer for all of the same patience: each of its own would cost 6 us, and
+    two objects that garbage collections look at."""
+
+    def __init__(self) -> None:
+        self._lines: dict[float, dict[Watch, float]] = {}  # until when, in this order
+        self._timers: dict[float, asyncio.TimerHandle] = {}
+
+    def watch(self, watch: Watch, seconds: float) -> float:
+        """What `drop` has to be told."""
+        moment = asyncio.get_running_loop().time() + seconds
+        limit = round(seconds, 1 if seconds > 1 else 2)  # of callers with a budget each has another one
+        line = self._lines.get(limit)
+        if line is None:
+            line = self._lines[limit] = {}
+            self._set(limit, moment)
+        line[watch] = moment
+        return limit
+
+    def drop(self, watch: Watch, limit: float) -> None:
+        if (line := self._lines.get(limit)) is not None:
+            line.pop(watch, None)
+            if not line and len(self._lines) > KEPT:  # else the timer is left for the next one
+                del self._lines[limit]
+                self._timers.pop(limit).cancel()
+
+    def __len__(self) -> int:
+        """How many timers there are."""
+        return len(self._timers)
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._lines.clear()
+
+    def _ring(self, limit: float) -> None:
+        line, now = self._lines[limit], asyncio.get_running_loop().time()
+        while line:
+            watch, moment = next(iter(line.items()))
+            if moment > now:
+                self._set(limit, moment)
+                return
+            del line[watch]
+            watch.fail(TimeoutError())
+        del self._lines[limit], self._timers[limit]
+
+    def _set(self, limit: float, moment: float) -> None:
+        # In a context of its own: that of the caller, with all that it holds, would be kept as long as others wait.
+        loop = asyncio.get_running_loop()
+        self._timers[limit] = loop.call_at(moment, self._ring, limit, context=contextvars.Context())
 
 
 class ResultConsumer:
@@ -110,7 +166,9 @@ class ResultConsumer:
         self._backend = backend
         self._poll_interval = poll_interval
         self._outage = Outage(f"Result backend {backend.display_url}")
-        self._watches: dict[str, set[Watch]] = {}
+        self._watches: dict[str, Watch] = {}
+        self._more: dict[str, set[Watch]] = {}  # of those tasks; hardly any has a second one
+        self.deadlines = Deadlines()
         self._subscribed: set[str] = set()
         self._left: set[str] = set()  # not watched since then, perhaps; still subscribed
         self._leaving: asyncio.TimerHandle | None = None
@@ -129,14 +187,18 @@ class ResultConsumer:
         """For `Watch` only, as `remove` is."""
         if self._closed:
             watch.fail(NotOpenError(CLOSED))
-        self._watches.setdefault(watch.task_id, set()).add(watch)
+        if self._watches.setdefault(watch.task_id, watch) is not watch:
+            self._more.setdefault(watch.task_id, set()).add(watch)
         self._new[watch.task_id] = watch.just_sent
         self._work.set()
 
     def remove(self, watch: Watch) -> None:
-        watches = self._watches[watch.task_id]
-        watches.discard(watch)
-        if watches:
+        if (others := self._more.get(watch.task_id)) is not None:
+            if self._watches[watch.task_id] is watch:
+                self._watches[watch.task_id] = others.pop()
+            others.discard(watch)
+            if not others:
+                del self._more[watch.task_id]
             return
         del self._watches[watch.task_id]
         self._new.pop(watch.task_id, None)
@@ -145,6 +207,12 @@ class ResultConsumer:
         self._left.add(watch.task_id)
         if self._leaving is None:
             self._leaving = asyncio.get_running_loop().call_later(LINGER, self._leave)
+
+    def _watches_of(self, task_id: str) -> Sequence[Watch]:
+        first = self._watches.get(task_id)
+        if first is None:
+            return ()
+        return (first, *self._more[task_id]) if task_id in self._more else (first,)
 
     def _leave(self) -> None:
         self._leaving = None
@@ -173,12 +241,14 @@ class ResultConsumer:
         finally:
             self._closed = True
             self._fail(NotOpenError(CLOSED))
+            self.deadlines.close()
             if self._leaving is not None:
                 self._leaving.cancel()
 
     def _fail(self, error: Exception) -> None:
-        for watch in [watch for watches in self._watches.values() for watch in watches]:
-            watch.fail(error)
+        for task_id in list(self._watches):
+            for watch in self._watches_of(task_id):
+                watch.fail(error)
         self._new.clear()
 
     async def _listen(self) -> None:
@@ -263,7 +333,7 @@ class ResultConsumer:
 
     def _is_open(self, task_id: str) -> bool:
         """Somebody waits, and has not seen the final state yet."""
-        return any(not watch.final for watch in self._watches.get(task_id, ()))
+        return not all(watch.final for watch in self._watches_of(task_id))
 
     async def _poll(self) -> None:
         while True:
@@ -285,7 +355,7 @@ class ResultConsumer:
             await operation(task_ids)
         except BackendError as refused:
             if len(task_ids) == 1:
-                for watch in self._watches.get(task_ids[0], ()):
+                for watch in self._watches_of(task_ids[0]):
                     watch.fail(refused)
                 return
             half = len(task_ids) // 2
@@ -293,7 +363,7 @@ class ResultConsumer:
             await self._each(task_ids[half:], operation)
 
     def _see(self, task_id: str, document: bytes) -> None:
-        if watches := self._watches.get(task_id):
+        if watches := self._watches_of(task_id):
             final = status_of(document) in states.FINAL
             for watch in watches:
                 watch.see(document, final=final)

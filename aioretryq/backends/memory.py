@@ -9,11 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
+from msgspec import Struct
+
 from aioretryq import states
 from aioretryq.backends.memory_chords import MemoryChords
 from aioretryq.drivers.wakeup import Wakeup
 from aioretryq.errors import BackendUnavailable, NotOpenError
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 _GROUP = "\0group:"  # before the ids of groups: no task's begins like that
 
 
-@value
-class _Kept:
+class _Kept(Struct, frozen=True):
     state: str
     document: bytes
     expires: float

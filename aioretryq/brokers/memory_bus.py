@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from aioretryq.brokers.ears import Ear
 from aioretryq.errors import BrokerUnavailable

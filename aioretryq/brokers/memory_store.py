@@ -8,14 +8,16 @@ import itertools
 import math
 import threading
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aioretryq.brokers.memory_bus import Exchanges
 from aioretryq.brokers.parking import as_not_parked
 from aioretryq.brokers.sweep import Sweeps, sweep
 from aioretryq.message import DeadEntry, Delivery
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,8 +29,7 @@ TAG_MEMORY = 60.0
 """Seconds for which a tag that was sent is known."""
 
 
-@value
-class _Message:
+class _Message(Struct, frozen=True):
     queue: str
     body: bytes
     priority: int

@@ -20,7 +20,7 @@ from aioretryq.brokers.redis_channels import Channels
 from aioretryq.brokers.redis_dead import DeadLetters
 from aioretryq.brokers.redis_finishing import RedisResults, script
 from aioretryq.brokers.redis_history import history
-from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, unacked_suffix
+from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, tag_of, unacked_suffix
 from aioretryq.brokers.redis_parking import Parking
 from aioretryq.brokers.redis_recovery import Recovery
 from aioretryq.brokers.redis_sending import Sends
@@ -83,9 +83,9 @@ class RedisBroker:
         channels = Channels(options, self._session.database)
         self._bus = RedisBus(self._session, self._keys, self._bindings, channels)
         self._dead = DeadLetters(self._session, self._keys, self._answers)
-        # Longer than 64 bytes on purpose: up to that Redis keeps a small zset as one flat list and searches it
-        # from its beginning, which makes each ZADD of a lease six times as expensive.
-        self._tag_prefix = f"{OUR_TAG}{instance}{uuid.uuid4().hex}:"
+        # Tags are longer than 64 bytes on purpose: up to that Redis keeps a small zset as one flat list and searches
+        # it from its beginning, which makes each ZADD of a lease six times as expensive.
+        self._tag_prefix = f"{OUR_TAG}{instance}{uuid.uuid4().hex[:8]}:"
         self._last_tag = 0
         self._unanswered: list[ClaimRange] = []
         self._last_revocation = b"0"
@@ -116,9 +116,10 @@ class RedisBroker:
     async def send(self, messages: Sequence[Outgoing]) -> None:
         if not messages:
             return
-        await self._session.declare(message.queue for message in messages)
-        with self._sends.script(messages) as (keys, args):
-            await self._session.run("send", keys, args)
+        queues = {message.queue for message in messages}
+        if not self._session.declared.issuperset(queues):
+            await self._session.declare(queues)
+        await self._sends.send(messages, self._session.run)
 
     async def claim(self, queues: Sequence[str], *, limit: int) -> Claim:
         queues = list(dict.fromkeys(queues)) if limit > 0 else []
@@ -153,7 +154,7 @@ class RedisBroker:
         for number, bucket, count in zip(*[iter(runs)] * 3, strict=True):
             queue = queues[number - 1]
             for body in bodies[len(deliveries) : len(deliveries) + count]:
-                tag = f"{self._tag_prefix}{first + len(deliveries) + 1:012}:{bucket}"
+                tag = tag_of(self._tag_prefix, first + len(deliveries) + 1, bucket, body)
                 deliveries.append(Delivery(queue, body, tag, bucket, *history(body)))
         return deliveries
 
@@ -190,7 +191,8 @@ class RedisBroker:
             return []
         await self._session.declare(message.queue for finish in finishes for message in finish.send)
         with self._answers.batch(*[finish.delivery.tag for finish in finishes]) as batch:
-            done = await self._session.run("finish", *script(self._keys, finishes, batch, self._results))
+            keys, args, ahead = script(self._keys, finishes, batch, self._results)
+            done = await self._session.run("finish", keys, args, ahead=ahead)
         return [_FINISHED[answer] for answer in done]
 
     def joins(self, backend: object) -> bool:

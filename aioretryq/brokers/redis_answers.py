@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from aioretryq.value import value
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,8 +48,7 @@ class Answers:
         self._arrived.append(number)
 
 
-@value
-class ClaimRange:
+class ClaimRange(Struct, frozen=True):
     """The tags that one claim may have given: those after `first`, up to `last`."""
 
     first: int

@@ -16,6 +16,7 @@ import anyio
 from redis.exceptions import ResponseError
 
 from aioretryq.brokers.ears import Ear
+from aioretryq.brokers.redis_channels import is_pattern
 from aioretryq.errors import AioretryqError, BrokerError, BrokerUnavailable, NotOpenError
 from aioretryq.message import Binding, Broadcast
 
@@ -32,6 +33,8 @@ logger = logging.getLogger("aioretryq.broker.redis")
 
 CHUNK = 200
 """Messages in one round trip."""
+
+_CONFIRMATIONS = (b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe")
 
 CLOSED = "The broker was closed; listen again once it is open."
 
@@ -173,7 +176,7 @@ class _Wire:
             raise self.failure
         self._ears.setdefault(glob, set()).add(ear)
         if glob not in self._subscribed:
-            self._subscribed[glob] = self._ask("PSUBSCRIBE", glob)
+            self._subscribed[glob] = self._ask(f"{_way(glob)}SUBSCRIBE", glob)
         await asyncio.shield(self._subscribed[glob])
 
     def remove(self, glob: str, ear: Ear) -> asyncio.Future[None] | None:
@@ -183,7 +186,7 @@ class _Wire:
         if ears or self._ears.pop(glob, None) is None:
             return None
         del self._subscribed[glob]
-        return self._ask("PUNSUBSCRIBE", glob) if self.failure is None else None
+        return self._ask(f"{_way(glob)}UNSUBSCRIBE", glob) if self.failure is None else None
 
     def _ask(self, command: str, glob: str) -> asyncio.Future[None]:
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -241,7 +244,10 @@ class _Wire:
         if kind == b"pmessage":
             _, glob, channel, body = reply
             self._hear(glob.decode(errors="replace"), channel.decode(errors="replace"), body)
-        elif kind in (b"psubscribe", b"punsubscribe") and self._unanswered:
+        elif kind == b"message":
+            _, channel, body = reply
+            self._hear(channel.decode(errors="replace"), channel.decode(errors="replace"), body)
+        elif kind in _CONFIRMATIONS and self._unanswered:
             confirmed = self._unanswered.popleft()
             if not confirmed.done():
                 confirmed.set_result(None)
@@ -251,6 +257,12 @@ class _Wire:
             routing_key = self._channels.routing_key(channel, ear.exchange)
             if not self._channels.patterns or ear.wants(ear.exchange, routing_key):
                 ear.put(Broadcast(ear.exchange, routing_key, body))
+
+
+def _way(glob: str) -> str:
+    """P for a pattern. As long as nobody listens to any, the server can tell whether somebody hears a result: see
+    store_result.lua."""
+    return "P" if is_pattern(glob) else ""
 
 
 def _seen(answered: asyncio.Future[None]) -> None:

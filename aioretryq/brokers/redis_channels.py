@@ -7,7 +7,7 @@ from typing import Any
 
 from aioretryq.errors import ConfigError
 
-_SPECIAL = re.compile(r"[\\*?\[\]^-]")
+_SPECIAL = re.compile(r"[\\*?\[]")
 _ANY_WORDS = re.compile(r"\.?#\.?")
 
 
@@ -33,7 +33,7 @@ class Channels:
         return channel.removeprefix(self._prefix + exchange).removeprefix("/")
 
     def globs(self, exchange: str, pattern: str) -> list[str]:
-        """What to PSUBSCRIBE to: it brings all that matches the pattern of a topic, and perhaps a little more."""
+        """What to subscribe to: it brings all that matches the pattern of a topic, and perhaps a little more."""
         bare = _escaped(self._prefix + exchange)
         if not pattern or not self.patterns:
             return [bare]
@@ -41,6 +41,11 @@ class Channels:
         words = "*".join(_escaped(part, but="*") for part in _ANY_WORDS.split(pattern))
         keyed = f"{bare}/{words}"
         return [bare, keyed] if set(pattern) <= set("#.") else [keyed]
+
+
+def is_pattern(glob: str) -> bool:
+    """Whether a glob is more than the name of one channel."""
+    return _SPECIAL.search(glob) is not None
 
 
 def _escaped(text: str, but: str = "") -> str:

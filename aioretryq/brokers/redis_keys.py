@@ -18,6 +18,16 @@ OUR_TAG = "aioretryq:"
 """How the tags of our own entries of unacked begin."""
 
 
+LARGE = 2**15
+"""Bytes of a message from which on it is held under a key of its own; its entry of unacked then is one without
+a message, until its lease is renewed the first time. claim.lua has the same number."""
+
+ELSEWHERE = b"null"
+"""What stands there."""
+
+_LARGE_TAG = ":large:"
+
+
 def bucket_of(priority: int) -> int:
     """kombu has four lists for ten priorities: the largest step that is not above the priority."""
     return min(max(priority, 0), 9) // 3 * 3
@@ -41,6 +51,10 @@ class Keys:
         self.workers = prefix + "aioretryq.workers"
         self.void = f"{prefix}aioretryq.void.{instance}"
         self.finished = f"{prefix}aioretryq.finished.{instance}"
+
+    def large(self, tag: str) -> str:
+        """Of a list whose only value is the message."""
+        return f"{self.leases}.{tag}"
 
     def bucket(self, queue: str, bucket: int) -> str:
         return f"{self._prefix}{queue}{SEP}{bucket}" if bucket else self._prefix + queue
@@ -97,6 +111,10 @@ def is_key(text: str) -> bool:
     return True
 
 
+def is_large(tag: str) -> bool:
+    return _LARGE_TAG in tag
+
+
 def unacked_suffix(queue: str) -> str:
     """What follows the message in kombu's unacked: `[<message>,"<exchange>","<routing key>"]`."""
     return f',"",{json.dumps(queue)}]'
@@ -116,3 +134,8 @@ def read_unacked(tag: bytes, value: bytes | None) -> tuple[str, str, int, bytes]
     if not (isinstance(queue, str) and is_key(queue) and prefix.startswith(OUR_TAG) and int(bucket) in BUCKETS):
         raise ValueError(value)
     return tag.decode(), queue, int(bucket), value[1:at]
+
+
+def tag_of(prefix: str, number: int, bucket: int, body: bytes) -> str:
+    """As claim.lua makes it: tags sort by age."""
+    return f"{prefix}{number:012}{_LARGE_TAG if len(body) >= LARGE else ':'}{bucket}"

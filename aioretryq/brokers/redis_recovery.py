@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aioretryq import routing
 from aioretryq.brokers.redis_history import after_crash, after_interruption
-from aioretryq.brokers.redis_keys import Targets, bucket_of, is_key, read_unacked
+from aioretryq.brokers.redis_keys import ELSEWHERE, Targets, bucket_of, is_key, is_large, read_unacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,8 @@ class Recovery:
         held, lost = [], []
         for tag, value in zip(tags, values, strict=True):
             try:
-                name, queue, bucket, body = read_unacked(tag, value)
+                name, queue, bucket, entered = read_unacked(tag, value)
+                body = await self._large(name) if is_large(name) and entered == ELSEWHERE else entered
                 held.append((name, queue, bucket, after_crash(body)))
             except ValueError:
                 # Finished, restored by a Celery worker, or no entry of ours: nothing we could put back.
@@ -73,6 +74,17 @@ class Recovery:
             with self._session.errors():
                 await client.zrem(self._keys.leases, *lost)
         return await self._restore(held, ended_only=True)
+
+    async def _large(self, tag: str) -> bytes:
+        """A large message whose entry was without it: its lease was not renewed yet. ValueError if it is gone."""
+        client: Any = self._session.client
+        with self._session.errors():
+            body: bytes | None = await client.lindex(self._keys.large(tag), 0)
+            if body is None:  # renewed just now
+                *_, body = read_unacked(tag.encode(), await client.hget(self._keys.unacked, tag))
+        if body == ELSEWHERE:
+            raise ValueError(tag)
+        return body
 
     async def _restore(self, held: Sequence[tuple[str, str, int, bytes]], *, ended_only: bool) -> int:
         if not held:

@@ -40,6 +40,7 @@ _SCRIPTS = (
         "restore",
         "revoke",
         "send",
+        "send_once",
     ),
     *("sweep", "sweep_bindings", "trim_dead", "unclaim", "unpark"),
 )
@@ -59,7 +60,7 @@ class RedisSession:
         self._client: Redis | None = None
         self._watch: KeyWatch | None = None
         self._scripts: dict[str, Script] = {}
-        self._declared: set[str] = set()
+        self.declared: set[str] = set()  # queues that `declare` has bound
 
     async def open(self) -> None:
         line = Line(self._server, "broker")
@@ -118,19 +119,22 @@ class RedisSession:
     def errors(self) -> AbstractContextManager[None]:
         return self._server.errors()
 
-    async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def run(
+        self, script: str, keys: Sequence[str], args: Sequence[Any], *, ahead: Sequence[Sequence[Any]] = ()
+    ) -> Any:
+        """`ahead`: see `Script`."""
         if self._line is None:
             raise self._not_open()
         try:
-            return await self._scripts[script](keys, args)
+            return await self._scripts[script](keys, args, ahead=ahead)
         except BrokerUnavailable:
             # The server that comes back may have lost everything: write the bindings again.
-            self._declared.clear()
+            self.declared.clear()
             raise
 
     def undeclared(self, queues: Iterable[str]) -> list[str]:
         """Those that `declare` has not bound yet."""
-        return [queue for queue in dict.fromkeys(queues) if queue not in self._declared]
+        return [queue for queue in dict.fromkeys(queues) if queue not in self.declared]
 
     async def declare(self, queues: Iterable[str]) -> None:
         """Bind queues as kombu does when it declares them: tools and other clients of kombu list the bindings."""
@@ -147,4 +151,4 @@ class RedisSession:
             # The server is there but full, or does not let us: messages matter more than bindings.
             logger.debug("bindings are not written: %s", error)
             return
-        self._declared.update(new)
+        self.declared.update(new)

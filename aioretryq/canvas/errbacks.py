@@ -12,12 +12,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
+from msgspec import Struct
 
 from aioretryq.context import Request
 from aioretryq.errors import NotRegistered
 from aioretryq.execution import running
 from aioretryq.protocol.signature import TASK, Node
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,15 +30,13 @@ logger = logging.getLogger("aioretryq.task")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@value
-class Failure:
+class Failure(Struct, frozen=True):
     request: Request
     exc: BaseException
     traceback: str | None = None
 
 
-@value
-class Errback:
+class Errback(Struct, frozen=True):
     """One to be called here."""
 
     task: Task[Any, Any]

@@ -7,11 +7,13 @@ Ids that the sender gave stay; all others are made by `new_id`, in an order that
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aioretryq.canvas.shapes import OF_CHAIN, body_link_error, link, link_error, listed, spliced, unrolled
 from aioretryq.errors import ProtocolError
@@ -28,7 +30,6 @@ from aioretryq.protocol.signature import (
     merged_options,
     size,
 )
-from aioretryq.value import value
 
 Compose = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], TaskMessage]
 """(task, args, kwargs, options) -> message; options by Celery's names, as a signature has them."""
@@ -56,8 +57,7 @@ class Handle:
         return found
 
 
-@value
-class Opening:
+class Opening(Struct, frozen=True):
     """A chord to open before its header is sent; `structure` is the header's result, where parts are groups."""
 
     group_id: str
@@ -73,8 +73,7 @@ class Plan:
     """What the sender's own result lists as its children."""
 
 
-@value
-class Place:
+class Place(Struct, frozen=True):
     """Where in a workflow something is: what freezing adds to its options."""
 
     task_id: str | None = None
@@ -84,8 +83,7 @@ class Place:
     root_id: str | None = None
 
 
-@value
-class Given:
+class Given(Struct, frozen=True):
     """How something is called: what comes before its own arguments, and options that win over its own."""
 
     args: tuple[Any, ...]
@@ -233,26 +231,26 @@ class Compiler:
         if place.root_id is not None:
             options["root_id"] = place.root_id
         _put_in_group(options, place)
-        return dataclasses.replace(node, options=options), Handle(task_id)
+        return replace(node, options=options), Handle(task_id)
 
     def _freeze_group(self, node: Node, place: Place) -> tuple[Node, Handle]:
         options = dict(node.options)
         gid = options["task_id"] = node.task_id or self._new_id()
         _put_in_group(options, place)
         frozen = [
-            self._freeze(member, dataclasses.replace(place, task_id=None, group_index=index))
+            self._freeze(member, replace(place, task_id=None, group_index=index))
             for index, member in enumerate(unrolled(node.steps))
         ]
-        made = dataclasses.replace(node, options=options, steps=tuple(member for member, _ in frozen))
+        made = replace(node, options=options, steps=tuple(member for member, _ in frozen))
         return made, Handle(gid, members=[handle for _, handle in frozen])
 
     def _freeze_chain(self, node: Node, place: Place) -> tuple[Node, Handle]:
-        place = dataclasses.replace(place, task_id=node.task_id or place.task_id)
+        place = replace(place, task_id=node.task_id or place.task_id)
         steps, handles = self._prepare(node.steps, node.args, NO_KWARGS, place)
         if not steps:
             raise ProtocolError("A chain without tasks cannot be a part of a workflow.")
         options = {**node.options, "task_id": handles[0].id}
-        return dataclasses.replace(node, args=(), options=options, steps=tuple(reversed(steps))), handles[0]
+        return replace(node, args=(), options=options, steps=tuple(reversed(steps))), handles[0]
 
     def _freeze_chord(self, node: Node, place: Place) -> tuple[Node, Handle]:
         assert node.body is not None
@@ -261,7 +259,7 @@ class Compiler:
         header, returned = self._freeze(header, Place(root_id=place.root_id))
         body, handle = self._freeze(node.body, place)
         handle.origin.parent = returned
-        made = dataclasses.replace(
+        made = replace(
             node, options={**node.options, "task_id": gid}, steps=header.steps, header=header.options, body=body
         )
         return made, handle
@@ -283,7 +281,7 @@ class Compiler:
             upgraded = step
             if step.kind == GROUP and nodes:
                 upgraded = chord_of(step, nodes.pop())
-                upgraded = dataclasses.replace(upgraded, args=step.args)
+                upgraded = replace(upgraded, args=step.args)
                 handles.pop()
             frozen, handle = self._freeze(upgraded, here)
             nodes.append(frozen)

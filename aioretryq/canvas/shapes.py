@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol.saferepr import saferepr
@@ -74,25 +75,25 @@ def _unrolled_body(chord: Node) -> list[Node]:
     for errback in listed(chain.options.get("link_error")):
         steps = [link_error(step, errback) for step in steps]
     first = steps[0].with_options(**{n: value for n, value in chain.options.items() if n not in OF_CHAIN})
-    return [dataclasses.replace(chord, body=first), *steps[1:]]
+    return [replace(chord, body=first), *steps[1:]]
 
 
 def link(node: Node, callback: dict[str, Any]) -> Node:
     """With a callback for its result: of a group's first member (which then is not given the value), as in Celery."""
     if node.kind == CHORD and node.body is not None:
-        return dataclasses.replace(node, body=link(node.body, callback))
+        return replace(node, body=link(node.body, callback))
     if node.kind == GROUP and node.steps:
         first = link(node.steps[0], {**callback, "immutable": True})
-        return dataclasses.replace(node, steps=(first, *node.steps[1:]))
+        return replace(node, steps=(first, *node.steps[1:]))
     return linked(node, "link", callback)
 
 
 def link_error(node: Node, errback: dict[str, Any]) -> Node:
     if node.kind == GROUP:
-        return dataclasses.replace(node, steps=tuple(link_error(member, errback) for member in node.steps))
+        return replace(node, steps=tuple(link_error(member, errback) for member in node.steps))
     if node.kind == CHORD and node.body is not None:
         header = tuple(link_error(member, errback) if member.kind == CHORD else member for member in node.steps)
-        return dataclasses.replace(node, steps=header, body=link_error(node.body, errback))
+        return replace(node, steps=header, body=link_error(node.body, errback))
     return linked(node, "link_error", errback)
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from aioretryq.value import value
+from msgspec import Struct
 
 
 class Verdict(StrEnum):
@@ -20,8 +20,7 @@ class Verdict(StrEnum):
     DIFFERENT = "different"
 
 
-@value
-class Row:
+class Row(Struct, frozen=True):
     """A setting of Celery. `note` says how, why, or what to do instead.
 
     `default` and `fine` are values about which there is nothing to say; with another value a setting that is not

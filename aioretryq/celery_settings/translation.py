@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from aioretryq import backends, brokers
 from aioretryq.celery_settings.names import canonical, nearest

@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
+from msgspec import Struct
 
 from aioretryq.cli.dead_text import Row, details, row, table
 from aioretryq.cli.loading import queue_at
 from aioretryq.errors import AioretryqError
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -219,8 +219,7 @@ def purge(arguments: tuple[str, ...], *, url: str | None, yes: bool, **filters: 
 # -- what the commands share
 
 
-@value
-class Survey:
+class Survey(Struct, frozen=True):
     """What a command is about to touch, counted before it asks; `ids` or `filters` name just that."""
 
     place: str

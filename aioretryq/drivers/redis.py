@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
+from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -39,7 +40,6 @@ from aioretryq.drivers.redis_connection import (
 )
 from aioretryq.errors import AioretryqError, ConfigError, UnavailableError, did_you_mean
 from aioretryq.setting_values import without_password
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,8 +87,7 @@ _PASSING_CODES = re.compile(
 )
 
 
-@value
-class Address:
+class Address(Struct, frozen=True):
     """What a Redis URL says: how to connect, and how to show it without the password."""
 
     connection_class: type[AnyConnection]

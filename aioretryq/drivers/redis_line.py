@@ -59,7 +59,8 @@ class Line:
 
     async def ask(self, command: Sequence[Any]) -> Any:
         """The answer; the driver's errors too are returned and not raised."""
-        wire = await self._ready()
+        # Nearly always it is there, and one coroutine less.
+        wire = self._wire if self._wire is not None and self._wire.open else await self._ready()
         if not isinstance(wire, Wire):
             return wire
         try:
@@ -70,14 +71,15 @@ class Line:
 
     async def call_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The answers of commands that are sent together; the first error is raised when all are there."""
-        return [self.told(answer) for answer in await self._ask_all(commands)]
+        return [self.told(answer) for answer in await self.ask_all(commands)]
 
     async def transaction(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """All of them or none, with nobody's commands in between."""
-        answers = [self.told(answer) for answer in await self._ask_all([("MULTI",), *commands, ("EXEC",)])]
+        answers = [self.told(answer) for answer in await self.ask_all([("MULTI",), *commands, ("EXEC",)])]
         return [self.told(answer) for answer in answers[-1]]
 
-    async def _ask_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    async def ask_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """As `ask`, with nobody's commands in between; one error alone if none of them was sent."""
         wire = await self._ready()
         if not isinstance(wire, Wire):
             return [wire]
@@ -152,9 +154,10 @@ class Script:
         self._source = source
         self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def __call__(self, keys: Sequence[str], args: Sequence[Any], *, ahead: Sequence[Sequence[Any]] = ()) -> Any:
+        """`ahead` are commands that are sent just before it. If it fails after one of them did, that is why."""
         command = ("EVALSHA", self._digest, len(keys), *keys, *args)
-        answer = await self._line.ask(command)
+        *before, answer = await self._line.ask_all([*ahead, command]) if ahead else [await self._line.ask(command)]
         if isinstance(answer, NoScriptError):
             # Not SCRIPT LOAD, which is not for every user (ACL). The server knows it from now on.
             answer = await self._line.ask(("EVAL", self._source, *command[2:]))
@@ -162,6 +165,8 @@ class Script:
             # Somebody's MULTI is open: all who send would be told so, and nothing be done.
             answer = RedisConnectionError("a transaction is open on the connection")
             self._line.give_up(answer)
+        if before and isinstance(answer, DRIVER_ERRORS):
+            answer = next((each for each in before if isinstance(each, DRIVER_ERRORS)), answer)
         return self._line.told(answer)
 
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from msgspec import Struct
+
 from aioretryq.errors import ConfigError, did_you_mean
 from aioretryq.rates import check_rate
-from aioretryq.value import value
 
 Kind = Literal["inspect", "control"]
 Read = Callable[[str], Any]
@@ -39,8 +40,7 @@ def word(text: str) -> str:
     return text
 
 
-@value
-class Command:
+class Command(Struct, frozen=True):
     """`args` are the arguments in the order of a command line, each with what reads its word; `variadic` takes the
     rest of the words, those with a `=` only where `pairs` says so. `options` can only be given as `name=value`.
     Without those that are `required` no worker could do anything but complain."""

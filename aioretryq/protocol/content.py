@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from aioretryq.errors import ConfigError, ContentDisallowed, EncodeError, ProtocolError, did_you_mean
 from aioretryq.protocol import jsontypes, serializers
 from aioretryq.protocol.packages import PACKAGES, MissingPackage, is_installed, package
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -19,8 +20,7 @@ YAML, MSGPACK = "application/x-yaml", "application/x-msgpack"
 AUTH = "application/data"
 
 
-@value
-class _Serializer:
+class _Serializer(Struct, frozen=True):
     name: str
     encoding: str
     dumps: Callable[[Any], bytes]

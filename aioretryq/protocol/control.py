@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import time
 from contextlib import suppress
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from msgspec import Struct, field
 
 from aioretryq.errors import EncodeError, ProtocolError
 from aioretryq.message import Broadcast
@@ -15,7 +16,6 @@ from aioretryq.protocol import envelope, jsontypes
 from aioretryq.protocol.content import JSON, content_type_of, decode_content, encode_content
 from aioretryq.protocol.saferepr import saferepr
 from aioretryq.protocol.security import security_for
-from aioretryq.value import named_value, value
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,16 +34,14 @@ _LATEST = 2.0**53
 _QUOTES = "'"
 
 
-@value
-class Address:
+class Address(Struct, frozen=True):
     """Where replies go."""
 
     exchange: str
     routing_key: str
 
 
-@named_value
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """What somebody asks of the workers.
 
     `destination` are names of nodes; without it `pattern` chooses, and without that everybody is meant. `expires`
@@ -74,8 +72,7 @@ class Request:
         return self.expires is not None and time.time() > self.expires + STALE_AFTER
 
 
-@value
-class Form:
+class Form(Struct, frozen=True):
     """How requests are written, and which ones are read: as messages of tasks are."""
 
     content_type: str = JSON
@@ -87,8 +84,7 @@ def form_for(settings: Settings) -> Form:
     return Form(content_type_of(settings.task_serializer), settings.accept_content, security_for(settings))
 
 
-@value
-class Reply:
+class Reply(Struct, frozen=True):
     ticket: str | None
     clock: int
     answers: dict[str, Any]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import binascii
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pybase64
+from msgspec import Struct, field
 
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol import jsontypes
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+_LARGE = 4096
+"""Bytes from which on pybase64 is worth it: 7 us for 100 kB, where the standard library takes 280. It works with the
+processor's vector unit, though, and waking that takes 3 to 20 us, where the standard library needs 0.3."""
+
 _KEYS = ("body", "content-type", "content-encoding", "headers", "properties")
 
 
-@value
-class Envelope:
+class Envelope(Struct, frozen=True):
     """A message as it travels; `extra` holds keys of the document that kombu does not have."""
 
     body: bytes
@@ -45,15 +47,17 @@ def encode(envelope: Envelope) -> bytes:
 
 def text_of(body: bytes) -> bytes:
     """The body as it stands in the document, in ASCII."""
-    return pybase64.b64encode(body)
+    return binascii.b2a_base64(body, newline=False) if len(body) < _LARGE else pybase64.b64encode(body)
 
 
 def bytes_of(text: str) -> bytes:
     """What `text_of` was given, or another sender's encoder. Raises ValueError for what is no base64."""
-    try:
-        return pybase64.b64decode(text, validate=True)  # 7 us for 100 kB, where the standard library takes 280
-    except ValueError:
-        return binascii.a2b_base64(text)  # with line breaks, say
+    if len(text) >= _LARGE:
+        try:
+            return pybase64.b64decode(text, validate=True)
+        except ValueError:  # with line breaks, say
+            pass
+    return binascii.a2b_base64(text)
 
 
 def decode(payload: bytes) -> Envelope:
@@ -77,7 +81,7 @@ def headers_of(payload: bytes) -> dict[str, Any]:
 
 
 def _document(payload: bytes) -> dict[str, Any]:
-    document = _load(payload)
+    document = jsontypes.loads(payload)
     if not isinstance(document, dict):
         raise ProtocolError(f"A message is a JSON object, not {type(document).__name__}: {payload[:80]!r}.")
     return document
@@ -194,18 +198,6 @@ def _body(body: object, encoding: object) -> bytes:
     except ValueError as error:
         raise ProtocolError(f"The body of a message is not {encoding or 'utf-8'}: {error}.") from error
     raise ProtocolError(f"Unknown body_encoding {encoding!r}; it is base64 or utf-8.")
-
-
-def _load(payload: bytes) -> Any:
-    # orjson is three times faster, but has no extended types, NaN or surrogates, and makes large integers floats.
-    if b'"__type__"' not in payload:
-        try:
-            document = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            return jsontypes.loads(payload)
-        if type(document) is not dict or jsontypes.is_plain(document.get("headers")):
-            return document
-    return jsontypes.loads(payload)
 
 
 def _dump(document: dict[str, Any]) -> bytes:

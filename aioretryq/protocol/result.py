@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from aioretryq import states
 from aioretryq.errors import EncodeError, PayloadTooLarge, ProtocolError
@@ -18,7 +16,6 @@ from aioretryq.protocol.content import CONTENT_TYPES, check_accepted, decode_con
 from aioretryq.protocol.exceptions import exception_from_data, unpickle_with_stand_ins
 from aioretryq.protocol.saferepr import saferepr
 from aioretryq.protocol.stored import COMPRESSED, decompressed, kind_of, pickled_status, status_of
-from aioretryq.value import named_value
 
 if TYPE_CHECKING:
     from aioretryq.protocol.security import Security
@@ -39,12 +36,9 @@ _EXTENDED = ("name", "args", "kwargs", "worker", "retries", "queue")
 _BASE = ("status", "result", "traceback", "children", "date_done", "group_id", "parent_id", "task_id")
 _BASE_KEYS = frozenset(_BASE)
 _OWN = frozenset(_BASE + _EXTENDED)
-_SIMPLE = re.compile(rb'\{"status": ?"[A-Z]+", ?"result": ?["tfn0-9-]')
-_SIMPLE_TYPES = frozenset({str, int, bool, type(None)})  # no float: that may be an integer too large for orjson
 
 
-@named_value
-class ResultFormat:
+class ResultFormat(Struct, frozen=True, kw_only=True):
     """How results are written, and what is accepted of them."""
 
     serializer: str = "json"
@@ -57,8 +51,7 @@ class ResultFormat:
 PLAIN = ResultFormat()
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen: see `value.py`; nobody changes one that was read
-class ResultDocument:
+class ResultDocument(Struct, kw_only=True):
     """What is known of a task. `result` is as stored: the exception of a failed task is still data.
 
     `name` to `queue` are Celery's extended result: stored, all six, as soon as one of them is not None.
@@ -91,9 +84,9 @@ def encode_result(document: ResultDocument, form: ResultFormat = PLAIN) -> bytes
     of exceptions, only inform people: what the serializer cannot hold is stored as its repr.
     """
     try:
-        data = _dump(_fields(document), form)
+        data = _encoded(document, form)
     except EncodeError:
-        data = _dump(_fields(_informing(document, form)), form)
+        data = _encoded(_informing(document, form), form)
     if len(data) > form.max_size:
         raise PayloadTooLarge(
             f"The result of task {document.task_id} has {len(data):,} bytes; max_payload_bytes is "
@@ -161,7 +154,7 @@ def decode_group(data: bytes, form: ResultFormat = PLAIN) -> Any:
     return fields["result"]
 
 
-def _fields(document: ResultDocument) -> dict[str, Any]:
+def _encoded(document: ResultDocument, form: ResultFormat) -> bytes:
     fields: dict[str, Any] = {
         "status": document.status,
         "result": document.result,
@@ -173,13 +166,20 @@ def _fields(document: ResultDocument) -> dict[str, Any]:
         fields["group_id"] = document.group_id
     if document.parent_id is not None:
         fields["parent_id"] = document.parent_id
+    plain = not document.extra and not _is_extended(document)  # then only the result is somebody else's value
+    if not plain:
+        _extend(fields, document)
+    fields["task_id"] = document.task_id
+    if form.serializer == "json":  # nearly all
+        return jsontypes.dumps(fields, plain=plain and jsontypes.is_plain(document.result))
+    return _dump(fields, form)
+
+
+def _extend(fields: dict[str, Any], document: ResultDocument) -> None:
     if _is_extended(document):
         fields |= {name: getattr(document, name) for name in _EXTENDED}
-    if document.extra:
-        for key, value in document.extra.items():
-            fields.setdefault(key, value)
-    fields["task_id"] = document.task_id
-    return fields
+    for key, value in document.extra.items():
+        fields.setdefault(key, value)
 
 
 def _is_extended(document: ResultDocument) -> bool:
@@ -188,9 +188,6 @@ def _is_extended(document: ResultDocument) -> bool:
 
 
 def _dump(fields: dict[str, Any], form: ResultFormat) -> bytes:
-    if form.serializer == "json":  # nearly all
-        # In a document that is not extended only the result is somebody else's value.
-        return jsontypes.dumps(fields, plain=fields.keys() <= _BASE_KEYS and jsontypes.is_plain(fields["result"]))
     return encode_content(fields, CONTENT_TYPES[form.serializer], form.security)[0]
 
 
@@ -206,7 +203,7 @@ def _load(data: bytes, form: ResultFormat) -> dict[str, Any]:
         data = decompressed(data, form.max_size)
     kind = kind_of(data)
     if kind == "json" and "json" in form.accept:  # nearly all, without a look at each table
-        return _checked(_load_json(data), data)
+        return _checked(jsontypes.loads(data), data)
     check_accepted(kind, form.accept, "result_accept_content")
     try:
         fields = decode_content(data, CONTENT_TYPES[kind], "utf-8", form.accept, form.security)
@@ -216,19 +213,6 @@ def _load(data: bytes, form: ResultFormat) -> dict[str, Any]:
             raise
         fields = unpickle_with_stand_ins(data)
     return _checked(fields, data)
-
-
-def _load_json(data: bytes) -> Any:
-    """As `jsontypes.loads`, at a third of the time where the result is a text, a small number, or nothing."""
-    if _SIMPLE.match(data) and b'"__type__"' not in data:
-        try:
-            fields = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return jsontypes.loads(data)
-        # All the rest is texts, which orjson reads as anybody else does.
-        if type(fields["result"]) in _SIMPLE_TYPES and not fields.get("children") and fields.keys() <= _BASE_KEYS:
-            return fields
-    return jsontypes.loads(data)
 
 
 def _checked(fields: Any, data: bytes) -> dict[str, Any]:
@@ -253,7 +237,7 @@ def _informing(document: ResultDocument, form: ResultFormat) -> ResultDocument:
         message = result.get("exc_message")
         if isinstance(message, list):
             found["result"] = {**result, "exc_message": [shown(value) for value in message]}
-    return dataclasses.replace(document, **found)
+    return replace(document, **found)
 
 
 def _text(value: Any) -> str | None:

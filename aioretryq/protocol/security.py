@@ -16,9 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from aioretryq.errors import ConfigError, ProtocolError
 from aioretryq.protocol.packages import package
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +33,7 @@ SETTINGS = ("security_key", "security_certificate", "security_cert_store")
 """All of them, or none: what the serializer `auth` needs."""
 
 
-@value
-class Signed:
+class Signed(Struct, frozen=True):
     """Content whose signature was right."""
 
     body: bytes
@@ -42,7 +42,7 @@ class Signed:
     signer: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)  # nobody sees the key
 class Security:
     """Signs as one, and trusts those whose certificates are in a store."""
 

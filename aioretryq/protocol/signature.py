@@ -5,12 +5,13 @@ They come from whoever can send a message: everything is checked here, once, and
 
 from __future__ import annotations
 
-from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol.saferepr import saferepr
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,8 +37,7 @@ _TEXTS = ("task_id", "group_id", "root_id", "parent_id", "reply_to", "queue")
 _IMMUTABLE = frozenset({"group_id", "stamped_headers"})
 
 
-@value
-class Node:
+class Node(Struct, frozen=True):
     """A signature that was read: a call (`task`), or a chain, group or chord of such.
 
     `steps` are the tasks of a chain, the members of a group, or the header of a chord, whose own options are

@@ -6,10 +6,10 @@ definition of what is on the wire, and a message costs 4 us instead of 30.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from msgspec.structs import replace
 
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.content import JSON

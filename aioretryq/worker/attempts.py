@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import logging
 import os
@@ -14,6 +13,7 @@ from uuid import uuid4
 
 import anyio
 import anyio.to_thread
+from msgspec.structs import replace
 
 from aioretryq import states
 from aioretryq.context import Run, current_run
@@ -73,7 +73,7 @@ class Attempts:
         """At most once: the message is acknowledged before the body begins, but not before it could begin."""
         async with self._thread(job, task) as threads:
             if job.cancelled_as is not None:
-                return self._settle(job.cancelled_as, dataclasses.replace(attempted, acked=False))
+                return self._settle(job.cancelled_as, replace(attempted, acked=False))
             # From here on the lease is left alone: a renewal that comes after the acknowledgement would take it
             # for lost, and the job with it.
             job.held = False
@@ -104,7 +104,7 @@ class Attempts:
     async def _run(
         self, job: Job, task: Task[Any, Any], attempted: Attempted, threads: anyio.CapacityLimiter
     ) -> Settlement:
-        if not attempted.ignore_result and task.track_started:
+        if attempted.options.track_started and not attempted.ignore_result:
             who = {"pid": os.getpid(), "hostname": self.name}
             record = self._queue.results.record(document(attempted, states.STARTED, who, None, self._clock()))
             await self._settler.submit(Completion(Settlement(Ignored(), record), None))
@@ -137,7 +137,7 @@ class Attempts:
     ) -> Coroutine[Any, Any, Outcome]:
         if not job.plain and not isinstance(task, ForeignTask):  # nearly all
             self._begin(job, attempted.message)
-            return run_body(task, attempted.request, clock=self._clock)
+            return run_body(task, attempted.request, limits=attempted.limits, clock=self._clock)
         started = functools.partial(self._begin, job, attempted.message)
         if isinstance(task, ForeignTask):
             return task.attempt(attempted.message, attempted.request, threads=threads, started=started)

@@ -6,13 +6,13 @@ message is acknowledged. Whoever gets it after a crash begins anew, and finds wh
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
+from msgspec.structs import replace
 
 from aioretryq import states
 from aioretryq.canvas import errbacks
@@ -96,7 +96,7 @@ class Conclusions:
                 send += await connections.publisher.outage.survive(partial(connections.exchanges.ready, [message]))
             except BrokerError as error:
                 logger.error("What follows from task %s is not sent: %s", job.name, error)
-        return dataclasses.replace(settlement, send=tuple(send))
+        return replace(settlement, send=tuple(send))
 
     # -- bodies of chords
 
@@ -113,8 +113,8 @@ class Conclusions:
             claims.append(claim)
             send += found.send
             following = _joined(following, found)
-        following = dataclasses.replace(following, claims=tuple(claims))
-        return dataclasses.replace(settlement, record=None, send=tuple(send), following=following)
+        following = replace(following, claims=tuple(claims))
+        return replace(settlement, record=None, send=tuple(send), following=following)
 
     async def _hold(self, claim: ChordClaim) -> bool:
         hold = min(SENDING, self._queue.conf.lease * OF_LEASE)
@@ -167,7 +167,7 @@ class Conclusions:
 
 def _results_only(settlement: Settlement) -> Settlement:
     following = Following(records=settlement.following.records)
-    return dataclasses.replace(settlement, send=(), dead=None, following=following)
+    return replace(settlement, send=(), dead=None, following=following)
 
 
 def _joined(one: Following, other: Following) -> Following:

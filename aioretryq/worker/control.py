@@ -7,11 +7,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
+from msgspec import Struct, field
 
 from aioretryq.custom_commands import CommandState, CustomCommand
 from aioretryq.errors import AioretryqError, BrokerError, ConfigError, ProtocolError, UnavailableError
@@ -26,7 +26,6 @@ from aioretryq.protocol.control import (
 )
 from aioretryq.protocol.nodes import matches
 from aioretryq.protocol.saferepr import inline, saferepr
-from aioretryq.value import value
 from aioretryq.worker import commands_control, commands_inspect
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-@value
-class Pieces:
+class Pieces(Struct, frozen=True):
     """A running worker, as commands see it."""
 
     worker: Worker
@@ -85,8 +83,7 @@ class Pieces:
         return time.monotonic() - self.began
 
 
-@value
-class Call:
+class Call(Struct, frozen=True):
     """One request, as its command sees it."""
 
     pieces: Pieces
@@ -135,7 +132,8 @@ class Control:
                     await anyio.sleep(REFUSED)
 
     async def _listen(self, group: anyio.abc.TaskGroup) -> None:
-        async with self._bus.listen(request_exchange(self._conf.control_exchange)) as ear:
+        # No routing key, as in Celery: a pattern would keep Redis from telling whether anybody hears of a result.
+        async with self._bus.listen(request_exchange(self._conf.control_exchange), "") as ear:
             self.listening.set()
             while True:
                 for message in await ear.receive():

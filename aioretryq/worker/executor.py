@@ -9,6 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
+from msgspec.structs import replace
 
 from aioretryq import states
 from aioretryq.context import Request
@@ -29,6 +30,7 @@ from aioretryq.worker.followups import NOTHING, check_workflow, is_large, is_par
 from aioretryq.worker.limits import Limits
 from aioretryq.worker.log import Repeated, log_outcome
 from aioretryq.worker.parked import Parked
+from aioretryq.worker.run_options import RunOptions
 from aioretryq.worker.settlement import Attempted, Settlement, settle, settle_again
 from aioretryq.worker.settler import Completion
 
@@ -76,6 +78,7 @@ class Executor:
         self._attempts = attempts
         self._revoked = revoked
         self._clock = clock
+        self._options: dict[str, RunOptions] = {}
         self._conclusions = Conclusions(queue, jobs, settler, attempts.followups, clock=clock)
         self.limits = Limits(queue.conf, clock=clock)
         self.parked = Parked(self._name, clock=clock)
@@ -143,9 +146,8 @@ class Executor:
         return due
 
     def _attempted(self, job: Job, message: TaskMessage, task: Task[Any, Any] | None) -> Attempted:
-        conf, delivery, ignore = self._queue.conf, job.delivery, message.ignore_result
-        if ignore is None:
-            ignore = conf.task_ignore_result if task is None else task.ignore_result
+        delivery, options = job.delivery, self._options_of(task)
+        ignore = options.ignore_result if message.ignore_result is None else message.ignore_result
         request = Request.of(
             message,
             hostname=self._name,
@@ -161,18 +163,24 @@ class Executor:
         )
         self.limits.apply(request)
         job.request = request
-        wanted = task.dead_letter if task is not None else False
         return Attempted(
             message=message,
             delivery=delivery,
             request=request,
             worker=self._name,
-            acked=task is not None and not task.acks_late,
-            extended=conf.result_extended,
+            options=options,
+            acked=not options.acks_late,
+            extended=self._queue.conf.result_extended,
             ignore_result=ignore,
-            store_errors=not ignore or task is None or task.store_errors_even_if_ignored,
-            bury_failures=wanted is True or (wanted is not False and delivery.queue in wanted),
         )
+
+    def _options_of(self, task: Task[Any, Any] | None) -> RunOptions:
+        if task is None:
+            return RunOptions.of_unknown(self._queue.conf)
+        found = self._options.get(task.name)
+        if found is None:
+            found = self._options[task.name] = RunOptions.of(task)
+        return found
 
     async def _run_task(self, job: Job, attempted: Attempted, task: Task[Any, Any], unwanted: Revoked | None) -> None:
         message, delivery = attempted.message, attempted.delivery
@@ -218,7 +226,7 @@ class Executor:
         if settlement.requeue or (isinstance(settlement.outcome, Interrupted) and settlement.send):
             return settlement
         if await task.conclude(attempted.message, attempted.request, settlement.outcome):
-            return dataclasses.replace(settlement, record=None, send=(), following=NOTHING)
+            return replace(settlement, record=None, send=(), following=NOTHING)
         return settlement
 
     async def _not_to_run(

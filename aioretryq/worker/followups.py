@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import logging
 import traceback
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
+
+from msgspec import Struct, field
 
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
@@ -29,7 +30,6 @@ from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.saferepr import inline
 from aioretryq.protocol.signature import GROUP, Node, group_of, read_signature, read_signatures
 from aioretryq.protocol.task import encode_task, format_moment
-from aioretryq.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,8 +59,7 @@ LARGE = 100_000
 """Bytes of a message: a few hundred signatures."""
 
 
-@value
-class Ending:
+class Ending(Struct, frozen=True):
     """How a task ended that did not succeed."""
 
     state: str
@@ -68,16 +67,14 @@ class Ending:
     traceback: str | None = None
 
 
-@value
-class Return:
+class Return(Struct, frozen=True):
     """A part of a chord's header, and the body it is for."""
 
     part: ChordPart
     body: Signature
 
 
-@value
-class Following:
+class Following(Struct, frozen=True):
     """`openings` and `trees` are chords that begin and what their headers return, where that is nested; `records` are
     results of tasks that will never run; `claims` the chords whose bodies are among what is sent."""
 

@@ -8,10 +8,10 @@ import logging
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import anyio
+from msgspec import Struct
 
 from aioretryq.outcome import Interrupted, Revoked
 from aioretryq.protocol.saferepr import inline
@@ -34,8 +34,7 @@ LAST_SETTLEMENTS = 3.0
 """Seconds that cancelled jobs get for their clean-up and their last completions; then they are left behind."""
 
 
-@dataclass(eq=False, slots=True)
-class Job:
+class Job(Struct, eq=False):
     """One claimed message on its way through the worker.
 
     Who cancels a job records why first (`cancel`); it is never inferred afterwards.

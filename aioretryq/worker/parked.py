@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from aioretryq.value import value
+from msgspec import Struct
+
 from aioretryq.worker.job_info import info
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 KEPT = 1000
 
 
-@value
-class ParkedMessage:
+class ParkedMessage(Struct, frozen=True):
     due: float
     eta: str | None
     priority: int

@@ -22,6 +22,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from aioretryq import states
 from aioretryq.errors import AioretryqError, NotOpenError, TaskRevokedError
 from aioretryq.message import Outgoing, StoredResult
@@ -41,13 +44,13 @@ from aioretryq.outcome import (
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument, exception_of
 from aioretryq.protocol.task import encode_task, format_moment, saferepr
-from aioretryq.value import named_value, value
 from aioretryq.worker.burial import BURIED, REJECTED, burial, why_failed, with_error
 from aioretryq.worker.followups import NOTHING, Ending, Following, Followups
 
 if TYPE_CHECKING:
     from aioretryq.context import Request
     from aioretryq.message import DeadEntry, Delivery, TaskMessage
+    from aioretryq.worker.run_options import RunOptions
 
 REJECT_DELAY = 1.0
 """Seconds until a message that was rejected with requeue is offered again: a task that always rejects must
@@ -57,23 +60,30 @@ Record = Callable[[ResultDocument], StoredResult]
 NewTag = Callable[[], str]  # called only where there is a follow-up: making one costs microseconds
 
 
-@named_value
-class Attempted:
+class Attempted(Struct, frozen=True, kw_only=True):
     """One attempt, as the settlement has to know it."""
 
     message: TaskMessage
     delivery: Delivery
     request: Request
     worker: str
+    options: RunOptions
     acked: bool = False  # early acknowledgement
     extended: bool = False
     ignore_result: bool = False
-    store_errors: bool = True
-    bury_failures: bool = False
+
+    @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """Soft and hard, in seconds."""
+        soft, hard, options = self.request.soft_time_limit, self.request.time_limit, self.options
+        return options.soft_time_limit if soft is None else soft, options.time_limit if hard is None else hard
+
+    @property
+    def bury_failures(self) -> bool:
+        return self.options.buries_failures(self.delivery.queue)
 
 
-@value
-class Settlement:
+class Settlement(Struct, frozen=True):
     """`outcome` is what was settled: a value that cannot be serialised has become a failure."""
 
     outcome: Settled
@@ -99,7 +109,7 @@ def settle(
         # The value of a success, what follows from it, the new arguments or options of a retry, or the list of tasks
         # that it has sent.
         childless = dataclasses.replace(attempted.request, children=[])
-        attempted = dataclasses.replace(attempted, request=childless)
+        attempted = replace(attempted, request=childless)
         settled = _settle(Failed(error), attempted, now, tag, record, followups)
     if isinstance(settled.outcome, Succeeded):
         return settled
@@ -160,14 +170,12 @@ def _with_failure(settled: Settlement, attempted: Attempted, now: float, followu
     if ending is None:
         return settled
     following = followups.failure(attempted, ending, now)
-    return dataclasses.replace(settled, send=(*settled.send, *following.send), following=following)
+    return replace(settled, send=(*settled.send, *following.send), following=following)
 
 
 def _with_children(attempted: Attempted, following: Following) -> Attempted:
     request = attempted.request
-    return dataclasses.replace(
-        attempted, request=dataclasses.replace(request, children=[*request.children, *following.children])
-    )
+    return replace(attempted, request=dataclasses.replace(request, children=[*request.children, *following.children]))
 
 
 def _traced(done: Settled, attempted: Attempted, now: float, tag: NewTag) -> Settlement:
@@ -179,13 +187,13 @@ def _traced(done: Settled, attempted: Attempted, now: float, tag: NewTag) -> Set
             settled = _reject(done, attempted, now, tag, None)
         case _:
             settled = Settlement(done)
-    return dataclasses.replace(settled, traced=True)
+    return replace(settled, traced=True)
 
 
 def _stored(
     attempted: Attempted, now: float, record: Record, state: str, result: Any, traceback: str | None = None
 ) -> StoredResult | None:
-    wanted = not attempted.ignore_result or (state == states.FAILURE and attempted.store_errors)
+    wanted = not attempted.ignore_result or (state == states.FAILURE and attempted.options.store_errors)
     return record(document(attempted, state, result, traceback, now)) if wanted else None
 
 
@@ -225,7 +233,7 @@ def settle_again(
     if reason is None and attempted.bury_failures:
         reason = why_failed(attempted)
     dead = None if reason is None else burial(reason, attempted, now, tag, exc, found.traceback)
-    return dataclasses.replace(settled, dead=dead)
+    return replace(settled, dead=dead)
 
 
 def document(attempted: Attempted, state: str, result: Any, traceback: str | None, now: float) -> ResultDocument:
@@ -261,7 +269,7 @@ def retry_message(retry: RetryAsked, attempted: Attempted, now: float, tag: NewT
     kwargs = message.kwargs if retry.kwargs is None else retry.kwargs
     queue = options.get("queue") or delivery.queue
     priority = options.get("priority", message.priority)
-    again = dataclasses.replace(
+    again = replace(
         message,
         args=args,
         kwargs=kwargs,

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+from msgspec import Struct
 
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
@@ -22,7 +23,6 @@ from aioretryq.batching import GroupCommit
 from aioretryq.errors import BackendError, ProtocolError
 from aioretryq.message import Finish
 from aioretryq.protocol.saferepr import inline
-from aioretryq.value import value
 from aioretryq.worker.followups import NOTHING
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ logger = logging.getLogger("aioretryq.worker")
 T = TypeVar("T")
 
 
-@value
-class Completion:
+class Completion(Struct, frozen=True):
     """A settlement, and the job whose message it is about; None when that was acknowledged before it ran.
 
     `unfinished`: only results are stored yet, and the message is not acknowledged.
@@ -53,8 +52,7 @@ class Completion:
     unfinished: bool = False
 
 
-@value
-class Verdict:
+class Verdict(Struct, frozen=True):
     """`ours` is False when the message was somebody else's: then nothing was done.
 
     `due` are the chords that were complete with this: the message is not finished before their bodies are with it.

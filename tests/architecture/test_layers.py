@@ -17,7 +17,6 @@ LAYERS = [
         "vocabulary",
         [
             "lazy",
-            "value",
             "errors",
             "states",
             "message",

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import json
 import time
-from dataclasses import replace
 
 import celery
 import kombu
 import pytest
 import redis
+from msgspec.structs import replace
 from redis_world import RedisWorld, open_broker, task_message
 
 from aioretryq.errors import BrokerError, ConfigError, NotOpenError

@@ -60,14 +60,14 @@ class TestChannels:
             ("worker.*", ["/0.ex/worker.*"]),
             ("#", ["/0.ex", "/0.ex/*"]),
             ("a.#.b", ["/0.ex/a*b"]),
-            ("a[1]?", [r"/0.ex/a\[1\]\?"]),
+            ("a[1]?", [r"/0.ex/a\[1]\?"]),
         ],
     )
     def test_globs(self, pattern, globs):
         assert Channels({}, 0).globs("ex", pattern) == globs
 
     def test_exchanges_are_no_globs(self):
-        assert Channels({}, 0).globs("e*[x]", "") == [r"/0.e\*\[x\]"]
+        assert Channels({}, 0).globs("e*[x]", "") == [r"/0.e\*\[x]"]
 
     def test_without_patterns_there_is_one_channel(self):
         assert Channels({"fanout_patterns": False}, 0).globs("ex", "a.#") == ["/0.ex"]
@@ -194,9 +194,9 @@ class TestOneConnection:
         assert of_the_bus(server) == []
         async with broker.bus().listen("a"), broker.bus().listen("b"), broker.bus().listen("b", "x.*"):
             (client,) = of_the_bus(server)
-            assert client["psub"] == "5"
+            assert (client["sub"], client["psub"]) == ("2", "3")  # patterns only where one channel is not all
         (client,) = of_the_bus(server)
-        assert client["psub"] == "0"
+        assert (client["sub"], client["psub"]) == ("0", "0")
         await broker.__aexit__(None, None, None)
         async with asyncio.timeout(10):
             while of_the_bus(server):
@@ -209,7 +209,7 @@ class TestOneConnection:
 
         async with asyncio.TaskGroup() as group:
             listening = [group.create_task(listen()) for _ in range(50)]
-            while server.pubsub_numpat() < 2:
+            while server.pubsub_numpat() < 1:
                 await asyncio.sleep(0.001)
             assert len(of_the_bus(server)) == 1
             for task in listening:

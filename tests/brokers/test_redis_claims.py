@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
 import redis
+from msgspec.structs import replace
 from redis_world import open_broker
 
 from aioretryq.errors import BrokerError, BrokerUnavailable

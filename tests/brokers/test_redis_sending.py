@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 import redis
 from lossy_proxy import LossyProxy, arrive, come_late, lose_reply
+from msgspec.structs import replace
 from redis_world import open_broker
 
 import aioretryq.brokers
@@ -43,18 +44,54 @@ def server(redis_url):
 
 
 class TestFreshMessages:
-    """Those of which only this broker object sends the tag: one name for each batch has to suffice."""
+    """Those of which only this broker object sends the tag: one record of the last batch has to suffice."""
 
     @staticmethod
     def fresh(*names, **fields):
         return [replace(message(name, **fields), fresh=True) for name in names]
 
-    async def test_a_batch_is_one_name(self, broker, server):
-        await broker.send(self.fresh(*"abc"))
-        await broker.send([*self.fresh("d", priority=9), *self.fresh("e", due=time.time() - 1), message("f")])
-        assert server.zcard("aioretryq.sent") == 3
+    async def test_a_record_of_the_last_batch_is_kept(self, broker, server):
+        for name in "abc":
+            await broker.send(self.fresh(name))
+        await broker.send([*self.fresh("d", priority=9), *self.fresh("e", due=time.time() - 1)])
+        (record,) = server.keys("aioretryq.sent*")
+        assert 120 < server.ttl(record) <= 180
+        assert sorted(bodies(await take(broker))) == list("abcde")
+
+    async def test_batches_that_are_under_way_at_once_have_records_of_their_own(self, broker, server):
+        for _ in range(2):
+            await asyncio.gather(*(broker.send(self.fresh(name)) for name in "abc"))
+        assert len(server.keys("aioretryq.sent.*")) == 3
+        assert bodies(await take(broker)) == list("abcabc")
+
+    async def test_a_record_is_used_for_a_while(self, broker, server, monkeypatch):
+        monkeypatch.setattr(redis_sending, "RECORD", 0.0)
+        for name in "abc":
+            await broker.send(self.fresh(name))
+        assert len(server.keys("aioretryq.sent.*")) == 3
+
+    @pytest.mark.parametrize("found", [None, 1, 100])
+    async def test_a_server_that_knows_another_number(self, proxy, broker, server, found):
+        """It has lost the record, or its latest batches, as a replica may that becomes the master."""
+        for name in "abc":
+            await broker.send(self.fresh(name))
+        (record,) = server.keys("aioretryq.sent.*")
+        if found is None:
+            server.delete(record)
+        else:
+            server.set(record, found)
+        sent = self.fresh("d")
+        await lose_reply(proxy, broker.send(sent))
+        await broker.send(sent)
+        assert 120 < server.ttl(record) <= 180
+        assert bodies(await take(broker)) == list("abcd")
+
+    async def test_beside_messages_that_others_may_send_too(self, broker, server):
+        await broker.send([*self.fresh("a"), message("b")])
+        assert server.keys("aioretryq.sent*") == ["aioretryq.sent"]
+        assert server.zcard("aioretryq.sent") == 2
         assert 0 < server.ttl("aioretryq.sent") <= 120
-        assert sorted(bodies(await take(broker))) == list("abcdef")
+        assert bodies(await take(broker)) == ["a", "b"]
 
     async def test_more_than_lua_can_unpack(self, broker):
         names = [str(number) for number in range(9000)]

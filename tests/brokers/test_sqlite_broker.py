@@ -8,11 +8,11 @@ import os
 import sqlite3
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from aioretryq import states
 from aioretryq.backends.memory import MemoryBackend

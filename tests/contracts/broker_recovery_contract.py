@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from aioretryq.message import Finish
 from contracts.broker_world import LEASE, bodies, envelope, leases_end, message, sweeps, take, take_one

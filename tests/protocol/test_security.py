@@ -15,6 +15,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from keys import identity, make_key, write_certificate, write_key
+from msgspec.structs import replace
 
 from aioretryq.config import Settings
 from aioretryq.errors import ConfigError, ContentDisallowed, EncodeError, ProtocolError
@@ -94,8 +95,8 @@ def test_a_message_and_its_retry_are_signed(ours, theirs):
     found = decode_task(sent, accept_content=["auth"], security=security_of(theirs))
     assert found.args == [1]
     again = decode_task(encode_task(found, tag="e"), accept_content=["auth"], security=security_of(ours))
-    assert again == found
-    assert "Security" not in repr(found)
+    assert replace(again, security=found.security) == found
+    assert "PrivateKey" not in repr(found)
 
 
 def test_without_keys(ours):

@@ -1,6 +1,5 @@
 import base64
 import bz2
-import dataclasses
 import json
 import lzma
 import pickle
@@ -11,6 +10,7 @@ import pytest
 from golden_data import load, task_entries
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aioretryq.errors import ContentDisallowed, EncodeError, ProtocolError
 from aioretryq.message import TaskMessage
@@ -78,7 +78,7 @@ def test_golden_messages_of_protocol_1(raw, body):
     assert found.expiration == raw["properties"].get("expiration")
     assert found.reply_to == raw["properties"]["reply_to"]
     again = decode_task(encode_task(found, tag="t"))
-    assert again == dataclasses.replace(found, root_id=found.id)
+    assert again == replace(found, root_id=found.id)
 
 
 def test_the_message_a_worker_holds():
@@ -113,7 +113,7 @@ def test_everything_optional_may_be_null_or_missing():
         [[], {}, None], {"task": "t", "id": "i", **nothing}, priority=None, delivery_mode=None, delivery_info=None
     )
     found = decode_task(nulls)
-    assert found == dataclasses.replace(decode_task(message([[], {}, {}])), headers={"lang": None})
+    assert found == replace(decode_task(message([[], {}, {}])), headers={"lang": None})
     assert (found.priority, found.delivery_mode, found.retries, found.ignore_result) == (0, 2, 0, None)
     assert (found.time_limit, found.chain, found.stamps, found.routing_key) == (None, None, {}, "celery")
 

@@ -1,11 +1,12 @@
 -- Acknowledges messages and, for each whose receipt still holds, stores its result, sends what follows and keeps its
 -- dead letter. A server out of memory refuses finishes with a result, and those that come together with them.
 -- KEYS  unacked, unacked_index, leases, dead, dead index, finished, then the lists and schedules that messages go to,
---       then the keys of results in the order of their finishes
--- ARGV  the kinds of the lists and schedules ('l' or 'z' each), number of this batch, how many batches are answered,
---       their numbers; then for each finish: tag, number of records, life of its result (- without one); then the
---       result if there is one: document, revoked_stays (see store_result.lua); and each record: number of its key, due
---       ('' for a list), the message (for a schedule: its member); a record for key 0 is a dead letter: 0, id, content
+--       then the keys of results in the order of their finishes, then the parcels of large results in the same order
+-- ARGV  the kinds of the lists and schedules ('l' or 'z' each), how many parcels, number of this batch, how many batches
+--       are answered, their numbers; then for each finish: tag, number of records, life of its result (- without one);
+--       then the result if there is one: document ('' if it is in a parcel), revoked_stays (see store_result.lua); and
+--       each record: number of its key, due ('' for a list), the message (for a schedule: its member); a record for key
+--       0 is a dead letter: 0, id, content
 -- Returns a text: 1 for each finish that was done, 0 for each whose lease was lost, and 2 where nothing was done for
 -- only the caller can tell whether its result may be stored. It is kept under the number of the batch until a later
 -- batch tells that it was read: a batch that comes again is answered as the first time.
@@ -23,13 +24,26 @@ for i = 1, #ARGV[1] do
   redis.call(string.sub(ARGV[1], i, i) == 'l' and 'LLEN' or 'ZCARD', KEYS[6 + i])
 end
 
-local at, result = 4 + ARGV[3], 6 + #ARGV[1]
-local answer = redis.call('HGET', KEYS[6], ARGV[2])
+local at, result, parcel = 5 + ARGV[4], 6 + #ARGV[1], #KEYS - ARGV[2]
+local parcels = parcel + 1
+-- Of those that have not become results.
+local function drop_parcels()
+  for i = parcels, #KEYS do redis.call('UNLINK', KEYS[i]) end
+end
+
+local answer = redis.call('HGET', KEYS[6], ARGV[3])
 -- A server out of memory refuses to add, but not in a script that began by removing: to acknowledge goes on there.
 -- Results must not go past its limit by that. This adds nothing, and is refused before anything was done.
 if not answer and #KEYS > result then redis.call('ZADD', KEYS[3], 'XX', 'GT', '-inf', '') end
-for i = 4, at - 1 do redis.call('HDEL', KEYS[6], ARGV[i]) end
-if answer then return answer end
+for i = 5, at - 1 do redis.call('HDEL', KEYS[6], ARGV[i]) end
+if answer then
+  drop_parcels()
+  return answer
+end
+for i = parcels, #KEYS do
+  -- They were put there a moment ago: the server has evicted one, or was flushed. Nothing is done yet.
+  if redis.call('EXISTS', KEYS[i]) == 0 then return redis.error_reply('TRYAGAIN a result is gone before it was stored') end
+end
 
 local function send(from, to)
   for i = from, to, 3 do
@@ -45,33 +59,57 @@ local function send(from, to)
   end
 end
 
+local function take(tag)
+  if redis.call('HDEL', unacked, tag) == 0 then return false end
+  held[#held + 1] = tag
+  -- A large message: see claim.lua.
+  if string.sub(tag, -8, -2) == ':large:' then redis.call('UNLINK', KEYS[3] .. '.' .. tag) end
+  return true
+end
+
+-- Takes the receipt and stores the result: neither without the other. Returns what to answer.
+local function take_and_store(tag, key, life, document, revoked_stays, from)
+  if store_first(key, life, document, from) then
+    if take(tag) then
+      announce(key, document, from)
+      return '1'
+    end
+    redis.call('DEL', key) -- which nobody has seen
+    return '0'
+  end
+  if redis.call('HEXISTS', unacked, tag) == 0 then return '0' end
+  if store_result(key, life, document, '', revoked_stays, from) == '2' then return '2' end
+  take(tag) -- also where a final result is there already: that is as good
+  return '1'
+end
+
 while at <= #ARGV do
   local tag, life = ARGV[at], ARGV[at + 2]
-  local first, may = at + 3, '1'
-  if life ~= '-' then
+  local first, answered = at + 3, nil
+  if life == '-' then
+    answered = take(tag) and '1' or '0'
+  else
     result, first = result + 1, at + 5
-    -- Asked before, for the result must not be stored without the receipt, nor the message go without its result.
-    may = redis.call('HEXISTS', unacked, tag) == 1 and store_result(KEYS[result], life, ARGV[at + 3], '', ARGV[at + 4])
-    may = may == '0' and '1' or may or '0' -- a final result that is there already is as good
-  end
-  if may == '1' then
-    if redis.call('HDEL', unacked, tag) == 1 then
-      held[#held + 1] = tag
-      send(first, first + 3 * ARGV[at + 1] - 1)
-    else
-      may = '0'
+    local document, from = ARGV[at + 3], nil
+    if document == '' then
+      parcel = parcel + 1
+      from = KEYS[parcel]
     end
+    answered = take_and_store(tag, KEYS[result], life, document, ARGV[at + 4], from)
   end
-  done[#done + 1] = may
-  at = first + 3 * ARGV[at + 1]
+  local after = first + 3 * ARGV[at + 1]
+  if answered == '1' then send(first, after - 1) end
+  done[#done + 1] = answered
+  at = after
 end
 for from = 1, #held, 1000 do -- a call takes no more arguments than Lua has room for
   local tags = {unpack(held, from, math.min(from + 999, #held))}
   redis.call('ZREM', KEYS[2], unpack(tags))
   redis.call('ZREM', KEYS[3], unpack(tags))
 end
+drop_parcels()
 answer = table.concat(done)
-redis.call('HSET', KEYS[6], ARGV[2], answer)
+redis.call('HSET', KEYS[6], ARGV[3], answer)
 -- Six hours: after an outage as long, who acknowledged early must not take for lost what was done.
 redis.call('PEXPIRE', KEYS[6], 21600000)
 return answer

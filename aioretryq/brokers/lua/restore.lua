@@ -30,6 +30,7 @@ for i = 2, #ARGV, 3 do
     redis.call('ZREM', KEYS[2], tag)
     redis.call('ZREM', KEYS[3], tag)
     if redis.call('HDEL', KEYS[1], tag) == 1 then
+      if string.find(tag, ':large:', 1, true) then redis.call('UNLINK', KEYS[3] .. '.' .. tag) end -- see claim.lua
       redis.call('RPUSH', KEYS[4 + ARGV[i + 1]], ARGV[i + 2])
       count = count + 1
     end

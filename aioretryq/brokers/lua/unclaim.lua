@@ -27,6 +27,21 @@ local function list_of(value, step)
   end
 end
 
+local function put_back(tag, step)
+  local value = redis.call('HGET', KEYS[1], tag)
+  local list, body = nil, nil
+  if value then list, body = list_of(value, step) end
+  if not list then return end
+  redis.call('HDEL', KEYS[1], tag)
+  redis.call('ZREM', KEYS[2], tag)
+  redis.call('ZREM', KEYS[3], tag)
+  -- A large message is under a key of its own: see claim.lua.
+  if body ~= 'null' or not redis.call('LMOVE', KEYS[3] .. '.' .. tag, list, 'RIGHT', 'RIGHT') then
+    redis.call('RPUSH', list, body)
+  end
+  count = count + 1
+end
+
 -- Removes nothing: see extend.lua.
 redis.call('ZREM', KEYS[3], '')
 local void = math.max(tonumber(redis.call('GET', KEYS[4]) or '') or 0, ARGV[1])
@@ -36,17 +51,9 @@ redis.call('SET', KEYS[4], string.format('%.0f', void), 'PX', 600000)
 for claim = claims, 1, -1 do
   for number = tonumber(ARGV[3 + 2 * claim]), ARGV[2 + 2 * claim] + 1, -1 do
     for step = 0, 3 do
-      local tag = string.format('%s%012d:%d', ARGV[2], number, step * 3)
-      local value = redis.call('HGET', KEYS[1], tag)
-      local list, body = nil, nil
-      if value then list, body = list_of(value, step) end
-      if list then
-        redis.call('HDEL', KEYS[1], tag)
-        redis.call('ZREM', KEYS[2], tag)
-        redis.call('ZREM', KEYS[3], tag)
-        redis.call('RPUSH', list, body)
-        count = count + 1
-      end
+      local rest = string.format('%012d:%d', number, step * 3)
+      put_back(ARGV[2] .. rest, step)
+      put_back(ARGV[2] .. string.gsub(rest, ':', ':large:'), step)
     end
   end
 end

@@ -1,0 +1,146 @@
+"""The usual message of a task, read and checked in one pass by a schema.
+
+Nearly all messages of a fleet have the fields below, with values of these types. Whatever differs in anything goes to
+`decode_task`, which says what a message means: nothing is read here that would be refused there, or be read as
+something else. 6 instead of 19 us for a message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from aioretryq.errors import ProtocolError
+from aioretryq.message import TaskMessage
+from aioretryq.protocol import jsontypes
+from aioretryq.protocol.envelope import bytes_of
+from aioretryq.protocol.task import decode_task, moment_of, time_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from aioretryq.protocol.security import Security
+
+Name = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=0, le=2**31)]
+Priority = Annotated[int, Meta(ge=0, le=9)]
+
+# Unknown fields are forbidden also where `decode_task` leaves them alone: what a schema skips is not read, and might
+# be no text at all.
+
+
+class _Headers(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    lang: Literal["py"]
+    task: Name
+    id: Name
+    shadow: str | None = None
+    eta: str | None = None
+    expires: str | None = None
+    group: str | None = None
+    group_index: Count | None = None
+    retries: Count | None = None
+    timelimit: tuple[int | float | None, int | float | None] | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    origin: str | None = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: Count | None = None
+    stamped_headers: None = None
+    stamps: dict[str, None] | None = None  # empty: see `_message`
+    compression: None = None
+
+
+class _DeliveryInfo(Struct, forbid_unknown_fields=True, gc=False):
+    exchange: str | None = None
+    routing_key: str | None = None
+
+
+class _Properties(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    body_encoding: Literal["base64"]
+    delivery_info: _DeliveryInfo
+    delivery_mode: Literal[2]
+    delivery_tag: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    priority: Priority | None = None
+    expiration: None = None
+
+
+class _Document(Struct, forbid_unknown_fields=True, rename="kebab", gc=False):
+    body: str
+    content_encoding: Literal["utf-8"]
+    content_type: Literal["application/json"]
+    headers: _Headers
+    properties: _Properties
+
+
+_READER = msgspec.json.Decoder(_Document)
+_NONE = frozenset({type(None)})
+_NO_LIMITS = (None, None)
+_UNLIMITED = (None, _NO_LIMITS)
+
+
+def decode(
+    payload: bytes, *, accept_content: Collection[str], max_size: int, security: Security | None
+) -> TaskMessage:
+    """As `decode_task`."""
+    if "json" in accept_content:
+        try:
+            message = _message(_READER.decode(payload), security)
+        except (ValueError, RecursionError):
+            message = None
+        if message is not None:
+            return message
+    return decode_task(payload, accept_content=accept_content, max_size=max_size, security=security)
+
+
+def _message(document: _Document, security: Security | None) -> TaskMessage | None:
+    """None where it is not the usual one after all."""
+    headers, properties = document.headers, document.properties
+    call = None if headers.stamps else _call(document.body)
+    if call is None:
+        return None
+    args, kwargs = call
+    hard, soft = time_limits(headers.timelimit) if headers.timelimit not in _UNLIMITED else _NO_LIMITS
+    routing_key = properties.delivery_info.routing_key
+    return TaskMessage(
+        id=headers.id,
+        task=headers.task,
+        args=args,
+        kwargs=kwargs,
+        retries=headers.retries or 0,
+        eta=moment_of(headers.eta) if headers.eta else None,
+        expires=moment_of(headers.expires) if headers.expires else None,
+        root_id=headers.root_id,
+        parent_id=headers.parent_id,
+        group=headers.group,
+        group_index=headers.group_index,
+        time_limit=hard,
+        soft_time_limit=soft,
+        ignore_result=headers.ignore_result,
+        shadow=headers.shadow,
+        argsrepr=headers.argsrepr,
+        kwargsrepr=headers.kwargsrepr,
+        origin=headers.origin,
+        replaced_task_nesting=headers.replaced_task_nesting or 0,
+        reply_to=properties.reply_to,
+        correlation_id=properties.correlation_id,
+        priority=properties.priority or 0,
+        exchange=properties.delivery_info.exchange or "",
+        routing_key="celery" if routing_key is None else routing_key,
+        security=security,
+    )
+
+
+def _call(body: str) -> tuple[list[Any], dict[str, Any]] | None:
+    """Arguments, if nothing follows from the task."""
+    try:
+        args, kwargs, embed = jsontypes.loads(bytes_of(body))
+        plain = type(args) is list and type(kwargs) is dict and _NONE.issuperset(map(type, embed.values()))
+    except (ProtocolError, ValueError, TypeError, AttributeError):
+        return None
+    return (args, kwargs) if plain else None
