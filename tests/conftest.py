@@ -11,6 +11,7 @@ import pytest
 import redis
 
 import matrix_table
+from aioretryq.registration import SHARED
 from redis_server import NoRedisServer, RedisServer, describe
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ def _sendable(value: Any) -> Any:
             return type(value)(map(_sendable, value))
         case _:
             return value
+
+
+@pytest.fixture(autouse=True)
+def shared_tasks_stay_here() -> Iterator[None]:
+    """They are known to every queue of a process: to those of all tests after the one that defines some."""
+    before = dict(SHARED)
+    yield
+    SHARED.clear()
+    SHARED.update(before)
 
 
 def pytest_report_header() -> str:
