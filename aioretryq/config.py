@@ -227,14 +227,21 @@ class Settings:
     dead_letter_max: int = setting(100_000, "Dead letters kept; the oldest go first.", at_least=0)
     dead_letter_expires: float = setting(90 * 86400.0, "Seconds dead letters are kept.", at_least=0)
 
+    changes = 0
+    """How often something was set: who has looked settings up can tell whether they still hold."""
+
     def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, check(name, value))
+        self._set(name, check(name, value))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        object.__setattr__(self, "changes", self.changes + 1)
 
     def update(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Set several; nothing is set when one of them is wrong."""
         checked = {name: check(name, value) for name, value in {**(values or {}), **more}.items()}
         for name, value in checked.items():
-            object.__setattr__(self, name, value)
+            self._set(name, value)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:

@@ -86,6 +86,9 @@ class Task(Generic[P, R]):
     rate_limit: str | float | None
     track_started: bool
 
+    changes: int = 0
+    """How often something of it was set: who has looked its options up can tell whether they still hold."""
+
     MaxRetriesExceededError: ClassVar[type[MaxRetriesExceededError]] = MaxRetriesExceededError
 
     def __init__(
@@ -121,6 +124,10 @@ class Task(Generic[P, R]):
 
         def __getattr__(self, name: str) -> Any:
             raise AttributeError(f"Task {self.name!r} has no attribute {name!r}.{did_you_mean(name, OPTIONS)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        object.__setattr__(self, "changes", self.changes + 1)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

@@ -19,7 +19,7 @@ from benchmarks.environments import FOLDER, Environments, NotInstalled
 from benchmarks.processes import RunFailed
 from benchmarks.server import Database, database
 from benchmarks.stage import Stage
-from benchmarks.verdicts import MINE, Outcome
+from benchmarks.verdicts import MINE, TASKS, TOOK, Outcome
 from benchmarks.workloads import WORKLOADS
 
 
@@ -36,7 +36,7 @@ class Plan:
 
 
 LONG, FEWEST = 40.0, 1000
-"""Seconds of a run, its start and its proof included, and tasks of the runs after it."""
+"""Seconds of a peer's first run, start and proof included, and tasks of the runs after it."""
 
 
 @click.command()
@@ -95,26 +95,27 @@ def named(only: str | None) -> frozenset[str] | None:
 
 
 def measure(name: str, plan: Plan, server: Database, environments: Environments) -> results.Measured:
-    """Rounds, not contenders, are repeated: noise then meets everybody. Who took long has fewer tasks in the next."""
+    """Rounds, not contenders, are repeated: noise then meets everybody. A slow peer has fewer tasks in the next one,
+    where that does not change its figures."""
     workload = WORKLOADS[name]
     tasks = plan.tasks or (max(1, workload.tasks // 10) if plan.quick else workload.tasks)
     rounds = plan.repeat if workload.repeat else 1
     around = results.surroundings(server.version)
     outcomes = {who: Outcome() for who in workload.contenders if plan.only is None or who in plan.only}
-    share = dict.fromkeys(outcomes, tasks)
     for round_ in range(rounds):
         for who, outcome in outcomes.items():
             if outcome.failure is None:
                 click.echo(f"{name} {round_ + 1}/{rounds} {who}", err=True)
-                began = time.monotonic()
-                attempt(name, who, share[who], outcome, plan, server, environments)
-                share[who] = fewer(share[who], time.monotonic() - began)
+                shrinks = workload.shrinks and plan.tasks is None and who not in MINE
+                attempt(name, who, fewer(tasks, outcome) if shrinks else tasks, outcome, plan, server, environments)
     return results.Measured(name, tasks, rounds, outcomes, around)
 
 
-def fewer(tasks: int, took: float) -> int:
-    """So many that the next run does not take long either: what is measured are rates."""
-    return tasks if took < LONG else max(min(tasks, FEWEST), round(tasks * LONG / 2 / took))
+def fewer(tasks: int, outcome: Outcome) -> int:
+    """So many that the next run does not take long."""
+    if not outcome.reports or (took := outcome.reports[0][TOOK]) < LONG:
+        return tasks
+    return max(min(tasks, FEWEST), round(tasks * LONG / 2 / took))
 
 
 def attempt(
@@ -136,7 +137,9 @@ def attempt(
     with tempfile.TemporaryDirectory(prefix="aioretryq-bench-", ignore_cleanup_errors=True) as folder:
         try:
             with Stage(contender, bin, server, Path(folder), plan.seconds) as stage:
-                outcome.reports.append(dict(WORKLOADS[name].run(stage, tasks)))
+                began = time.monotonic()
+                report = dict(WORKLOADS[name].run(stage, tasks))
+            outcome.reports.append({**report, TASKS: tasks, TOOK: time.monotonic() - began})
         except (RunFailed, OSError, subprocess.SubprocessError) as error:
             outcome.failure = str(error)
             click.echo(f"  no figure: {error}", err=True)

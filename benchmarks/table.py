@@ -37,8 +37,13 @@ def details(workload: Workload, outcomes: Mapping[str, Outcome]) -> str:
     measured.sort(key=lambda name: (name not in MINE, name != CEILING, rank(first, outcomes[name])))
     head = ["", *[figure.title for figure in workload.figures]]
     body = [[name, *[cell(figure, outcomes[name]) for figure in workload.figures]] for name in measured]
-    failed = [f"- {name}: {outcome.failure}" for name, outcome in outcomes.items() if outcome.failure]
-    return "\n".join([*aligned([head, *body], left=1), *(["", *failed] if failed else [])])
+    notes = [f"- {name}: {outcome.failure}" for name, outcome in outcomes.items() if outcome.failure]
+    notes += [
+        f"- {name}: {', '.join(f'{tasks:,}' for tasks in outcome.tasks)} tasks in its rounds"
+        for name, outcome in outcomes.items()
+        if len(set(outcome.tasks)) > 1
+    ]
+    return "\n".join([*aligned([head, *body], left=1), *(["", *notes] if notes else [])])
 
 
 def rank(figure: Figure, outcome: Outcome) -> float:

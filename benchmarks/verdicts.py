@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MINE = (OURS, OURS_SQLITE)
 
+TASKS, TOOK = "tasks", "took"
+"""What each report has besides its figures: how many tasks there were, and the seconds of the run."""
+
 
 @dataclass
 class Outcome:
@@ -28,6 +31,11 @@ class Outcome:
     def values(self, key: str) -> list[float]:
         """None at all if any run failed: what is right only sometimes has no figure."""
         return [] if self.failure else [report[key] for report in self.reports if key in report]
+
+    @property
+    def tasks(self) -> list[int]:
+        """Of each round."""
+        return [int(report[TASKS]) for report in self.reports if TASKS in report]
 
     def median(self, key: str) -> float | None:
         values = self.values(key)

@@ -2,7 +2,7 @@
 
 Nearly all messages of a fleet have the fields below, with values of these types. Whatever differs in anything goes to
 `decode_task`, which says what a message means: nothing is read here that would be refused there, or be read as
-something else. 6 instead of 19 us for a message.
+something else. 6 instead of 14 us for a message.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from aioretryq import states
 from aioretryq.context import Request
 from aioretryq.errors import NotOpenError, NotRegistered, ProtocolError, WorkerLostError
+from aioretryq.execution import running
 from aioretryq.foreign import ForeignTask
 from aioretryq.message import Outgoing
 from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, RetryAsked, Revoked
@@ -78,7 +79,7 @@ class Executor:
         self._attempts = attempts
         self._revoked = revoked
         self._clock = clock
-        self._options: dict[str, RunOptions] = {}
+        self._options: dict[str, tuple[Task[Any, Any], tuple[int, int], RunOptions]] = {}
         self._conclusions = Conclusions(queue, jobs, settler, attempts.followups, clock=clock)
         self.limits = Limits(queue.conf, clock=clock)
         self.parked = Parked(self._name, clock=clock)
@@ -177,10 +178,12 @@ class Executor:
     def _options_of(self, task: Task[Any, Any] | None) -> RunOptions:
         if task is None:
             return RunOptions.of_unknown(self._queue.conf)
+        changes = task.changes, self._queue.conf.changes
         found = self._options.get(task.name)
-        if found is None:
-            found = self._options[task.name] = RunOptions.of(task)
-        return found
+        if found is None or found[0] is not task or found[1] != changes:
+            with running(task, Request(), self._queue):  # or a shared task would ask the settings of another queue
+                found = self._options[task.name] = (task, changes, RunOptions.of(task))
+        return found[2]
 
     async def _run_task(self, job: Job, attempted: Attempted, task: Task[Any, Any], unwanted: Revoked | None) -> None:
         message, delivery = attempted.message, attempted.delivery

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RunOptions(Struct, frozen=True):
-    """Looked up when a worker meets the task first: an option that is a setting takes three calls to find."""
+    """Looked up once, until the task or the settings change: it takes three calls to find an option in a setting."""
 
     acks_late: bool
     ignore_result: bool

@@ -29,11 +29,24 @@ WORKLOADS = {
         (rate(times=8), *COSTS, PEAK),
         REDIS,
         20_000,
+        shrinks=True,
     ),
     "drain2": Workload(
-        "Drain {tasks:,} no-ops, two worker processes", drain.drain_two, (rate(times=6), PEAK), REDIS, 20_000
+        "Drain {tasks:,} no-ops, two worker processes",
+        drain.drain_two,
+        (rate(times=6), PEAK),
+        REDIS,
+        20_000,
+        shrinks=True,
     ),
-    "io": Workload("Drain {tasks:,} tasks of 50 ms, 500 at once", drain.io, (rate(times=5), PEAK), REDIS, 5_000),
+    "io": Workload(
+        "Drain {tasks:,} tasks of 50 ms, 500 at once",
+        drain.io,
+        (rate(times=5), PEAK),
+        REDIS,
+        5_000,
+        shrinks=True,
+    ),
     "roundtrip": Workload(
         "Round trip: send a no-op, wait for its result, an idle worker",
         sending.roundtrip,

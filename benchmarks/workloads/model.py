@@ -58,6 +58,8 @@ class Workload:
     tasks: int
     repeat: bool = True
     """Whether rounds are repeated."""
+    shrinks: bool = False
+    """Whether its figures do not change with the number of tasks: then a slow peer may have fewer."""
 
 
 def rate(title: str = "tasks/s", times: float | None = None) -> Figure:

@@ -8,6 +8,7 @@ import pytest
 
 from aioretryq import (
     TaskQueue,
+    TimeLimitExceeded,
     Worker,
     shared_task,
 )
@@ -169,3 +170,46 @@ async def test_the_request_of_a_run(queue, worker):
         "delivery_info": {"exchange": "", "routing_key": "celery"},
         "priority": 3,
     }
+
+
+async def test_a_shared_task_has_the_limit_of_the_queue_that_runs_it(queue, worker, url):
+    queue.conf.task_time_limit = 0.05
+
+    @shared_task(name="library.slow")
+    async def slow():
+        await asyncio.Event().wait()
+
+    TaskQueue(url)  # the newest one, which has no limit
+    result = await queue.send_task("library.slow")
+    with pytest.raises(TimeLimitExceeded):
+        await soon(result.get())
+
+
+async def test_what_is_set_while_a_worker_runs_holds_from_then_on(queue, worker):
+    @queue.task(name="other")
+    async def other():
+        return 1
+
+    @queue.task(name="waiting")
+    async def waiting():
+        await asyncio.sleep(0.2)
+        raise ValueError("too late")
+
+    async def outcome():
+        with pytest.raises((ValueError, TimeLimitExceeded)) as caught:
+            await soon((await queue.send_task("waiting")).get())
+        return caught.type, await queue.dead_letters.count()
+
+    assert await outcome() == (ValueError, 0)
+    queue.conf.task_dead_letter = True
+    assert await outcome() == (ValueError, 1)
+    waiting.dead_letter = False
+    assert await outcome() == (ValueError, 1)
+    waiting.time_limit = 0.05
+    assert await outcome() == (TimeLimitExceeded, 1)
+
+    @queue.task(name="waiting", dead_letter=True)
+    async def newer():
+        raise ValueError("at once")
+
+    assert await outcome() == (ValueError, 2)
