@@ -229,10 +229,7 @@ def _message(
         replaced_task_nesting=_integer(get("replaced_task_nesting"), "replaced_task_nesting", 0),
         stamped_headers=_names(get("stamped_headers")),
         stamps=_object(get("stamps"), "stamps") or {},
-        callbacks=_signatures(embed.get("callbacks"), "callbacks"),
-        errbacks=_signatures(embed.get("errbacks"), "errbacks"),
-        chain=_signatures(embed.get("chain"), "chain"),
-        chord=_object(embed.get("chord"), "chord"),
+        **followups(embed),
         headers=_others(headers),
         reply_to=_text(properties.get("reply_to"), "reply_to"),
         correlation_id=_text(properties.get("correlation_id"), "correlation_id"),
@@ -245,6 +242,13 @@ def _message(
         compression=None if compressed is None else compression.content_type(compressed),
         security=security,
     )
+
+
+def followups(embed: dict[str, Any]) -> dict[str, Any]:
+    """What is to follow from a task, as fields of its message."""
+    found: dict[str, Any] = {name: _signatures(embed.get(name), name) for name in ("callbacks", "errbacks", "chain")}
+    found["chord"] = _object(embed.get("chord"), "chord")
+    return found
 
 
 def _others(headers: dict[str, Any]) -> dict[str, Any]:

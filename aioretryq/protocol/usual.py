@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
-from aioretryq.errors import ProtocolError
 from aioretryq.message import TaskMessage
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.envelope import bytes_of
-from aioretryq.protocol.task import decode_task, moment_of, time_limits
+from aioretryq.protocol.task import decode_task, followups, moment_of, time_limits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -104,10 +104,10 @@ def _message(document: _Document, security: Security | None) -> TaskMessage | No
     call = None if headers.stamps else _call(document.body)
     if call is None:
         return None
-    args, kwargs = call
+    args, kwargs, embed = call
     hard, soft = time_limits(headers.timelimit) if headers.timelimit not in _UNLIMITED else _NO_LIMITS
     routing_key = properties.delivery_info.routing_key
-    return TaskMessage(
+    message = TaskMessage(
         id=headers.id,
         task=headers.task,
         args=args,
@@ -134,13 +134,14 @@ def _message(document: _Document, security: Security | None) -> TaskMessage | No
         routing_key="celery" if routing_key is None else routing_key,
         security=security,
     )
+    return message if _NONE.issuperset(map(type, embed.values())) else replace(message, **followups(embed))
 
 
-def _call(body: str) -> tuple[list[Any], dict[str, Any]] | None:
-    """Arguments, if nothing follows from the task."""
+def _call(body: str) -> tuple[list[Any], dict[str, Any], dict[str, Any]] | None:
+    """Arguments, and what is to follow from the task."""
     try:
         args, kwargs, embed = jsontypes.loads(bytes_of(body))
-        plain = type(args) is list and type(kwargs) is dict and _NONE.issuperset(map(type, embed.values()))
-    except (ProtocolError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return None
-    return (args, kwargs) if plain else None
+    usual = type(args) is list and type(kwargs) is dict and type(embed) is dict
+    return (args, kwargs, embed) if usual else None

@@ -14,6 +14,7 @@ from aioretryq.errors import ContentDisallowed, ProtocolError
 from aioretryq.message import TaskMessage
 from aioretryq.protocol import usual
 from aioretryq.protocol.compression import MAX_SIZE
+from aioretryq.protocol.envelope import text_of
 from aioretryq.protocol.task import decode_task, encode_task
 
 PLAIN = TaskMessage(id="1", task="add", args=[1], kwargs={"k": "v"}, root_id="0", origin="gen1@host")
@@ -120,10 +121,19 @@ def test_json_has_to_be_accepted():
         decode(encode_task(PLAIN, tag="t"), ("yaml",))
 
 
-def test_what_follows_from_a_task_is_read():
+@pytest.mark.parametrize("name", ["chain", "callbacks", "errbacks", "chord"])
+def test_what_follows_from_a_task_is_read(name, monkeypatch):
     call = {"task": "next", "args": [], "kwargs": {}, "options": {}}
-    linked = encode_task(TaskMessage(id="1", task="add", args=[1], root_id="0", origin="o", chain=[call]), tag="t")
-    assert decode(linked).chain == [call]
+    linked = encode_task(replace(PLAIN, **{name: call if name == "chord" else [call]}), tag="t")
+    expected = decode_task(linked)
+    monkeypatch.setattr(usual, "decode_task", None)
+    assert decode(linked) == expected
+
+
+@given(st.dictionaries(st.sampled_from(["chain", "callbacks", "errbacks", "chord", "x"]), ANY))
+def test_whatever_is_to_follow(embed):
+    payload = changed(("body",), text_of(json.dumps([[], {}, embed]).encode()).decode())
+    assert shown(told(lambda: decode(payload))) == shown(told(lambda: decode_task(payload)))
 
 
 @pytest.mark.parametrize("missing", ["content-type", "content-encoding"])
