@@ -94,6 +94,9 @@ class Address(Struct, frozen=True):
     options: dict[str, Any]
     display_url: str
 
+    def __repr__(self) -> str:
+        return f"<Address {self.display_url}>"
+
 
 def parse_url(url: str) -> Address:
     """Read a Redis URL in redis-py's, Celery's or kombu's spelling; ConfigError says what is wrong with it."""

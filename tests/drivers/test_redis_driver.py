@@ -53,6 +53,10 @@ def test_urls(url, options, display_url):
     assert issubclass(address.connection_class, kinds[display_url.partition(":")[0]])
 
 
+def test_nobody_sees_a_password():
+    assert repr(parse_url("redis://user:secret@host")) == "<Address redis://user:***@host:6379/0>"
+
+
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
