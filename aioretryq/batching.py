@@ -117,6 +117,8 @@ class GroupCommit(Generic[T, R]):
                 if not entry.answer.cancel():
                     entry.answer.exception()  # or it would complain that nobody has asked for it
                 raise
+            # Or by nobody: what `commit` waited for was torn down below it.
+            entry.fail(NotOpenError(CLOSED))
         finally:
             if entry.interrupted:
                 task.uncancel()

@@ -8,6 +8,7 @@ dead letters, and what is remembered for a while of sweeps and of replies that m
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import uuid
 from itertools import chain
@@ -18,7 +19,7 @@ from aioretryq.brokers.redis_bindings import Bindings
 from aioretryq.brokers.redis_bus import RedisBus
 from aioretryq.brokers.redis_channels import Channels
 from aioretryq.brokers.redis_dead import DeadLetters
-from aioretryq.brokers.redis_finishing import RedisResults, script
+from aioretryq.brokers.redis_finishing import LARGE, RedisResults, lost_parcel, script
 from aioretryq.brokers.redis_history import history
 from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, tag_of, unacked_suffix
 from aioretryq.brokers.redis_parking import Parking
@@ -27,7 +28,7 @@ from aioretryq.brokers.redis_sending import Sends
 from aioretryq.brokers.redis_session import RedisSession
 from aioretryq.brokers.redis_strange import Strange, read_texts
 from aioretryq.drivers.redis import flags
-from aioretryq.errors import BrokerError, ConfigError
+from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError
 from aioretryq.message import Claim, Delivery
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ _FINISHED = {ord("0"): False, ord("1"): True, ord("2"): None}
 
 EARLIER: Range = ("-inf", "+inf", 0)
 """Where parked messages lie that are due before the first one that is known: as long as none is known."""
+
+NEVER = sys.maxsize
+"""Bytes from which on a result is large: none is."""
 
 VISIBILITY_TIMEOUT = 3600.0
 """kombu's default."""
@@ -79,6 +83,7 @@ class RedisBroker:
         self._parking = Parking(self._session, self._keys)
         self._answers = Answers()
         self._results: RedisResults | None = None
+        self._complained = False
         self._sends = Sends(self._keys, instance)
         channels = Channels(options, self._session.database)
         self._bus = RedisBus(self._session, self._keys, self._bindings, channels)
@@ -191,9 +196,27 @@ class RedisBroker:
             return []
         await self._session.declare(message.queue for finish in finishes for message in finish.send)
         with self._answers.batch(*[finish.delivery.tag for finish in finishes]) as batch:
-            keys, args, ahead = script(self._keys, finishes, batch, self._results)
-            done = await self._session.run("finish", keys, args, ahead=ahead)
-        return [_FINISHED[answer] for answer in done]
+            try:
+                done = await self._finish(finishes, batch, LARGE)
+            except BrokerUnavailable as error:
+                if not lost_parcel(error):
+                    raise
+                done = await self._finish(finishes, batch, NEVER)
+        if refusal := done[len(finishes) :]:
+            self._complain(refusal.decode(errors="replace"))
+        return [_FINISHED[answer] for answer in done[: len(finishes)]]
+
+    async def _finish(self, finishes: Sequence[Finish], batch: Sequence[int], large: int) -> bytes:
+        keys, args, ahead = script(self._keys, finishes, batch, self._results, large=large)
+        done: bytes = await self._session.run("finish", keys, args, ahead=ahead)
+        return done
+
+    def _complain(self, refusal: str) -> None:
+        """Once: it would be the same each time."""
+        if not self._complained:
+            self._complained = True
+            text = "%s finishes messages, but lets this user neither announce their results nor clean up: %s. %s"
+            logger.warning(text, self.display_url, refusal, "Extend the user's ACL.")
 
     def joins(self, backend: object) -> bool:
         if not isinstance(backend, RedisResults) or backend.display_url != self.display_url:

@@ -6,6 +6,8 @@ from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from redis.exceptions import TryAgainError
+
 from aioretryq import states
 from aioretryq.brokers.redis_keys import Targets
 
@@ -37,9 +39,12 @@ class RedisResults(Protocol):
 
 
 def script(
-    keys: Keys, finishes: Sequence[Finish], batch: Sequence[int], results: RedisResults | None
+    keys: Keys, finishes: Sequence[Finish], batch: Sequence[int], results: RedisResults | None, *, large: int = LARGE
 ) -> tuple[list[str], list[Any], list[Parcel]]:
-    """Keys and arguments, and the commands that go ahead; `results` is where results go, if finishes bring some."""
+    """Keys and arguments, and the commands that go ahead with documents of so many bytes.
+
+    `results` is where results go, if finishes bring some.
+    """
     targets, found = Targets(keys), []
     parcels: list[Parcel] = []
     args: list[Any] = []
@@ -50,7 +55,7 @@ def script(
             assert results is not None
             found.append(results.key(result.task_id))
             document = result.document
-            if len(document) >= LARGE:
+            if len(document) >= large:
                 parcels.append(("SET", f"{keys.finished}:{batch[0]}:{len(parcels)}", document, "PX", PARCEL_LIFE))
                 document = b""
             args += (finish.delivery.tag, 0, _life(result), document, int(states.stays(states.REVOKED, result.state)))
@@ -62,6 +67,11 @@ def script(
             args += chain.from_iterable(records)
     names = [*keys.held, *keys.dead, keys.finished, *targets.numbers, *found, *(parcel[1] for parcel in parcels)]
     return names, [targets.kinds, len(parcels), *batch, *args], parcels
+
+
+def lost_parcel(error: BaseException) -> bool:
+    """Whether a full server evicted one, to make room for the script that was to come: it would do so again."""
+    return isinstance(error.__cause__, TryAgainError)
 
 
 def _life(result: StoredResult) -> int | str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aioretryq import routing
 from aioretryq.brokers.redis_history import after_crash, after_interruption
 from aioretryq.brokers.redis_keys import ELSEWHERE, Targets, bucket_of, is_key, is_large, read_unacked
+from aioretryq.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ class Recovery:
         self._keys = keys
         self._lease = lease
         self._celerys = CelerysMessages(session, keys, bindings, visibility_timeout)
+        self._refused = False
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         held = [(d.tag, d.queue, bucket_of(d.priority), after_interruption(d)) for d in deliveries]
@@ -59,32 +61,55 @@ class Recovery:
         client = self._session.client
         with self._session.errors():
             values: Any = await client.hmget(self._keys.unacked, tags)
-        held, lost = [], []
+        held, free = [], []
         for tag, value in zip(tags, values, strict=True):
             try:
-                name, queue, bucket, entered = read_unacked(tag, value)
-                body = await self._large(name) if is_large(name) and entered == ELSEWHERE else entered
-                held.append((name, queue, bucket, after_crash(body)))
+                found = None if value is None else await self._read(tag, value)
+            except BrokerError as error:
+                self._complain(tag, error)  # it stays under its lease, for one of us who may
+                continue
             except ValueError:
-                # Finished, restored by a Celery worker, or no entry of ours: nothing we could put back.
-                lost.append(tag)
-                if value is not None:
-                    logger.warning("unreadable entry %r in %s is left there", tag, self._keys.unacked)
-        if lost:
+                found = None
+                logger.warning("unreadable entry %r in %s is left there", tag, self._keys.unacked)
+            if found is None:
+                free.append(tag)  # finished, restored by a Celery worker, or no entry of ours: nothing to put back
+            elif found[3] == ELSEWHERE and is_large(found[0]):
+                await self._drop(found[0])
+            else:
+                held.append((*found[:3], after_crash(found[3])))
+        if free:
             with self._session.errors():
-                await client.zrem(self._keys.leases, *lost)
+                await client.zrem(self._keys.leases, *free)
         return await self._restore(held, ended_only=True)
 
-    async def _large(self, tag: str) -> bytes:
-        """A large message whose entry was without it: its lease was not renewed yet. ValueError if it is gone."""
+    async def _read(self, tag: bytes, value: bytes) -> tuple[str, str, int, bytes] | None:
+        """As `read_unacked`, also of a large message whose lease was not renewed yet: then it is under its own key.
+
+        None if it was finished meanwhile; without the message (see ELSEWHERE) if that is gone.
+        """
+        name, queue, bucket, body = read_unacked(tag, value)
+        if not is_large(name) or body != ELSEWHERE:
+            return name, queue, bucket, body
         client: Any = self._session.client
         with self._session.errors():
-            body: bytes | None = await client.lindex(self._keys.large(tag), 0)
-            if body is None:  # renewed just now
-                *_, body = read_unacked(tag.encode(), await client.hget(self._keys.unacked, tag))
-        if body == ELSEWHERE:
-            raise ValueError(tag)
-        return body
+            apart: bytes | None = await client.lindex(self._keys.large(name), 0)
+            if apart is not None:
+                return name, queue, bucket, apart
+            again: bytes | None = await client.hget(self._keys.unacked, tag)  # renewed or finished just now?
+        return None if again is None else read_unacked(tag, again)
+
+    async def _drop(self, tag: str) -> None:
+        """The entry of a message that is gone; nobody could ever run it."""
+        keys = [*self._keys.held, self._keys.sweep]
+        if await self._session.run("restore", keys, [self._lease, tag, 0, b""]):
+            text = "the message %s is lost: %s was evicted or deleted. Set maxmemory-policy to noeviction"
+            logger.error(text, tag, self._keys.large(tag))
+
+    def _complain(self, tag: bytes, error: BrokerError) -> None:
+        """Once, not with each sweep: there may be many."""
+        if not self._refused:
+            self._refused = True
+            logger.warning("message %r of a worker that is gone cannot be put back: %s", tag, error)
 
     async def _restore(self, held: Sequence[tuple[str, str, int, bytes]], *, ended_only: bool) -> int:
         if not held:

@@ -73,6 +73,7 @@ _CERT_REQS = {
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _FULL = "max number of clients reached"
+_NO_RIGHT = ("NOPERM", "no permissions", "user executing the script can't")
 _NO_FILES = os.strerror(errno.EMFILE)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -257,7 +258,7 @@ class RedisServer:
             return f"Nothing was sent to {at}: {reason}. Correct the name or value."
         if "DB index" in reason:
             return f"{at} has no such database: {reason}. Check the number at the end of the URL."
-        if "NOPERM" in reason or "no permissions" in reason:
+        if any(sign in reason for sign in _NO_RIGHT):
             return f"{at} does not let this user do that: {reason}. Extend the user's ACL."
         return f"{at} refused a command: {reason}."
 

@@ -110,6 +110,15 @@ async def test_given_up_and_cancelled_is_cancelled(server, commits):
     entry.answer.exception()  # seen
 
 
+async def test_a_commit_that_is_torn_down_is_an_error_and_no_cancellation():
+    async def commit(items):
+        raise asyncio.CancelledError
+
+    commits = GroupCommit(commit)
+    with pytest.raises(NotOpenError, match="closed in the middle"):
+        await soon(commits.submit(1))
+
+
 async def test_who_commits_for_himself_is_told_when_it_is_closed(server):
     commits = GroupCommit(server.commit)
     running = asyncio.create_task(commits.run())

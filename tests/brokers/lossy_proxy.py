@@ -23,6 +23,7 @@ class LossyProxy:
         self._losing = False
         self._gate: asyncio.Event | None = None
         self._kept = SCRIPTS
+        self._halted: tuple[bytes, asyncio.Event, asyncio.Event] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -51,6 +52,11 @@ class LossyProxy:
         self._gate, self._kept = asyncio.Event(), containing
         return self._gate
 
+    def halt(self, containing: bytes) -> tuple[asyncio.Event, asyncio.Event]:
+        """Of such a request the first event tells that it is here; with the second it goes on, and nobody notices."""
+        _, here, go = self._halted = (containing, asyncio.Event(), asyncio.Event())
+        return here, go
+
     def flow(self) -> None:
         """What comes from now on passes; what is held stays held."""
         self._losing, self._gate = False, None
@@ -66,6 +72,9 @@ class LossyProxy:
                     if self._gate is not None and self._kept in piece:
                         writer.close()
                         await self._gate.wait()
+                    if self._halted is not None and self._halted[0] in piece:
+                        self._halted[1].set()
+                        await self._halted[2].wait()
                     ours.write(piece)
                     await ours.drain()
 

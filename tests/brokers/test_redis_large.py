@@ -21,6 +21,7 @@ from aioretryq.errors import BrokerError, BrokerUnavailable
 from aioretryq.message import Finish, Outgoing, StoredResult
 from aioretryq.protocol.result import ResultDocument, encode_result
 from contracts.broker_world import LEASE, message, take, take_one
+from redis_server import RedisServer
 
 KEYS = "aioretryq.leases.*"
 
@@ -49,6 +50,7 @@ async def broker(redis_url):
 @pytest.fixture
 def server(redis_url):
     with redis.Redis.from_url(redis_url) as client:
+        client.config_resetstat()
         yield client
 
 
@@ -118,17 +120,38 @@ class TestMessages:
         assert await other.finish([Finish(delivery) for delivery in again]) == [True, True]
         assert all_held(server) == []
 
-    async def test_one_that_somebody_deleted_is_told_of(self, world, server, caplog):
+    async def test_one_that_is_finished_while_recovery_looks(self, world, redis_server, server, caplog):
         broker = await world.connect()
         await broker.send([message(large("a"))])
-        await take(broker)
-        server.delete(*server.keys(KEYS))
-        await broker.recover()
-        for _ in range(5):
+        held = await take_one(broker)
+        async with LossyProxy(redis_server.port) as proxy, open_broker(proxy.url) as other:
+            await other.recover()
+            for _ in range(3):
+                await world.advance(LEASE / 4)
+                assert await other.recover() == 0
             await world.advance(LEASE / 4)
-            assert await broker.recover() == 0
-        assert "unreadable entry" in caplog.text
-        assert server.zcard("aioretryq.leases") == 0
+            here, go = proxy.halt(b"LINDEX")
+            recovering = asyncio.create_task(other.recover())
+            async with asyncio.timeout(10):
+                await here.wait()
+            assert await broker.finish([Finish(held)]) == [True]
+            go.set()
+            assert await recovering == 0
+        assert not caplog.records
+        assert all_held(server) == []
+
+    async def test_what_is_renewed_is_read_once_and_not_all_at_a_time(self, broker, server):
+        body = task_message() + b" " * 2**22
+        await broker.send([message(body) for _ in range(6)])
+        deliveries = [await take_one(broker) for _ in range(6)]
+        left = []
+        for _ in range(4):
+            assert await broker.extend(deliveries) == [True] * 6
+            left.append(len(server.keys(KEYS)))
+        assert left == [4, 2, 0, 0]
+        assert server.info("commandstats")["cmdstat_hget"]["calls"] == 6
+        assert {json.loads(entry)[1] for entry in server.hvals("unacked")} == {""}
+        assert server.zcard("unacked_index") == 6
 
     async def test_a_claim_whose_reply_was_lost(self, redis_server, server):
         sent = [large("a"), task_message("b"), large("c")]
@@ -244,3 +267,27 @@ class TestResults:
         assert not caught.value.maybe_done
         assert await backend.fetch(["a"]) == [None]
         assert await broker.finish([Finish(a, result=result("a"))]) == [True]
+
+
+async def test_a_replica_that_comes_back_hears_of_the_results_it_missed():
+    with contextlib.closing(RedisServer()) as master, contextlib.closing(RedisServer()) as replica:
+        master.start("--repl-diskless-sync-delay", "0")
+        replica.start("--replicaof", "127.0.0.1", str(master.port))
+        with redis.Redis.from_url(master.url) as here, redis.Redis.from_url(replica.url) as there:
+            async with asyncio.timeout(10):
+                while there.info("replication")["master_link_status"] != "up":
+                    await asyncio.sleep(0.01)
+            async with open_broker(master.url) as broker, RedisBackend(master.url, Settings()) as backend:
+                assert broker.joins(backend)
+                await broker.send([message("a")])
+                held = await take_one(broker)
+                with there.pubsub() as ears:
+                    ears.subscribe(backend.key("a"))
+                    ears.get_message(timeout=10)
+                    replica.freeze()
+                    here.client_kill_filter(_type="replica")
+                    assert here.info("replication")["connected_slaves"] == 0
+                    assert await broker.finish([Finish(held, result=result("a"))]) == [True]
+                    replica.thaw()
+                    heard = await asyncio.to_thread(ears.get_message, timeout=10)
+    assert heard["data"] == result("a").document

@@ -10,7 +10,8 @@
 --         than fit into one reply
 -- The tag of the n-th message is made of the prefix, its number (12 digits, so that tags sort by age) and bucket; that of
 -- a large one tells so. A large message gets a key of its own, as the only value of a list, and its entry of unacked has
--- null in its place: making a string in Lua takes 1.4 us a kilobyte. Only extend.lua completes the entry.
+-- null in its place: making a string in Lua takes 1.4 us a kilobyte. Only extend.lua completes the entry. That key is
+-- none of KEYS, for the tag is made here: a user may lack the right to it, and then takes nothing.
 -- Most claims of an idle worker find nothing: those are to cost few commands.
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -97,10 +98,19 @@ for _, q in ipairs(admits) do
 end
 
 -- Many in one command: at 500 messages that takes a fifth off what a claim costs the server.
-local function note(entries, ends, scores)
+local function note(entries, ends, scores, larges)
+  for i = 1, #larges, 2 do redis.call('RPUSH', larges[i], larges[i + 1]) end
   redis.call('HSET', unacked, unpack(entries))
   redis.call('ZADD', leases, unpack(ends))
   if #scores > 0 then redis.call('ZADD', index, unpack(scores)) end
+end
+
+-- What is refused leaves nothing behind: keys that no entry names would stay for good.
+local function note_or_fail(entries, ends, scores, larges)
+  local noted, refusal = pcall(note, entries, ends, scores, larges)
+  if noted then return end
+  for i = 1, #larges, 2 do redis.pcall('UNLINK', larges[i]) end
+  error(refusal, 0)
 end
 
 local ends, score = string.format('%.6f', now + ARGV[2]), string.format('%.6f', now + ARGV[3])
@@ -131,14 +141,13 @@ for list = lists + 1, #KEYS do
       local tag = string.format('%s%012d%s%d', ARGV[4], ARGV[5] + #taken + 1, large and ':large:' or ':', step * 3)
       entries[#entries + 1], entries[#entries + 2] = tag, '[' .. (large and 'null' or body) .. ARGV[6 + q]
       leased[#leased + 1], leased[#leased + 2] = ends, tag
-      if large then larges[#larges + 1] = tag; larges[#larges + 1] = body end
+      if large then larges[#larges + 1], larges[#larges + 2] = leases .. '.' .. tag, body end
       -- kombu's sweep parses what the index names as JSON, and fails on anything else: leases alone cover that.
       if string.byte(body) == 123 and not large then indexed[#indexed + 1], indexed[#indexed + 2] = score, tag end
       taken[#taken + 1] = body
       count, bytes = count + 1, bytes - #body
     end
-    note(entries, leased, indexed)
-    for i = 1, #larges, 2 do redis.call('RPUSH', leases .. '.' .. larges[i], larges[i + 1]) end
+    note_or_fail(entries, leased, indexed, larges)
     redis.call('LTRIM', KEYS[list], 0, -count - 1) -- only now: what cannot be noted stays where it is
     waiting[list] = waiting[list] - count
   end

@@ -10,8 +10,16 @@
 -- Returns a text: 1 for each finish that was done, 0 for each whose lease was lost, and 2 where nothing was done for
 -- only the caller can tell whether its result may be stored. It is kept under the number of the batch until a later
 -- batch tells that it was read: a batch that comes again is answered as the first time.
+-- Behind that, if all was done but to announce or to clean up, why not: the user may lack rights. That must not keep what
+-- follows from being sent, so it comes last.
 -- include store_result.lua
-local unacked, done, held = KEYS[1], {}, {}
+local unacked, done, held, stored, refusal = KEYS[1], {}, {}, {}, ''
+
+local function leftover(command, ...)
+  local outcome = redis.pcall(command, ...)
+  if type(outcome) ~= 'table' or not outcome.err then return outcome end
+  refusal = command .. ': ' .. outcome.err
+end
 
 -- A key of the wrong type must fail here, before anything was acknowledged.
 redis.call('HLEN', unacked)
@@ -28,7 +36,7 @@ local at, result, parcel = 5 + ARGV[4], 6 + #ARGV[1], #KEYS - ARGV[2]
 local parcels = parcel + 1
 -- Of those that have not become results.
 local function drop_parcels()
-  for i = parcels, #KEYS do redis.call('UNLINK', KEYS[i]) end
+  for i = parcels, #KEYS do leftover('UNLINK', KEYS[i]) end
 end
 
 local answer = redis.call('HGET', KEYS[6], ARGV[3])
@@ -38,7 +46,7 @@ if not answer and #KEYS > result then redis.call('ZADD', KEYS[3], 'XX', 'GT', '-
 for i = 5, at - 1 do redis.call('HDEL', KEYS[6], ARGV[i]) end
 if answer then
   drop_parcels()
-  return answer
+  return answer .. refusal
 end
 for i = parcels, #KEYS do
   -- They were put there a moment ago: the server has evicted one, or was flushed. Nothing is done yet.
@@ -62,8 +70,6 @@ end
 local function take(tag)
   if redis.call('HDEL', unacked, tag) == 0 then return false end
   held[#held + 1] = tag
-  -- A large message: see claim.lua.
-  if string.sub(tag, -8, -2) == ':large:' then redis.call('UNLINK', KEYS[3] .. '.' .. tag) end
   return true
 end
 
@@ -71,16 +77,37 @@ end
 local function take_and_store(tag, key, life, document, revoked_stays, from)
   if store_first(key, life, document, from) then
     if take(tag) then
-      announce(key, document, from)
+      stored[#stored + 1] = {key, document, from}
       return '1'
     end
     redis.call('DEL', key) -- which nobody has seen
     return '0'
   end
   if redis.call('HEXISTS', unacked, tag) == 0 then return '0' end
-  if store_result(key, life, document, '', revoked_stays, from) == '2' then return '2' end
+  local answered = replace(key, life, document, '', revoked_stays, from)
+  if answered == '2' then return '2' end
+  if answered == '1' then stored[#stored + 1] = {key, document, from} end
   take(tag) -- also where a final result is there already: that is as good
   return '1'
+end
+
+-- Whether somebody may hear what is published there. Not asked for small documents, and yes if that is not to be told.
+-- Who listens to a replica is counted there; one that has just lost its connection is told of by the backlog, from which
+-- it gets later what it missed.
+local only_direct
+local function heard(channel)
+  if only_direct == nil then
+    local state = redis.pcall('INFO', 'replication')
+    local alone = type(state) == 'string' and string.find(state, 'connected_slaves:0', 1, true)
+      and string.find(state, 'repl_backlog_active:0', 1, true)
+    only_direct = alone and redis.pcall('PUBSUB', 'NUMPAT') == 0
+  end
+  return not only_direct or redis.pcall('PUBSUB', 'NUMSUB', channel)[2] ~= 0
+end
+
+local function announce(key, document, from)
+  if from then document = heard(key) and leftover('GET', key) end
+  if document then leftover('PUBLISH', key, document) end
 end
 
 while at <= #ARGV do
@@ -107,9 +134,15 @@ for from = 1, #held, 1000 do -- a call takes no more arguments than Lua has room
   redis.call('ZREM', KEYS[2], unpack(tags))
   redis.call('ZREM', KEYS[3], unpack(tags))
 end
-drop_parcels()
 answer = table.concat(done)
 redis.call('HSET', KEYS[6], ARGV[3], answer)
 -- Six hours: after an outage as long, who acknowledged early must not take for lost what was done.
 redis.call('PEXPIRE', KEYS[6], 21600000)
-return answer
+
+drop_parcels()
+for _, tag in ipairs(held) do
+  -- A large message: see claim.lua.
+  if string.sub(tag, -8, -2) == ':large:' then leftover('UNLINK', KEYS[3] .. '.' .. tag) end
+end
+for _, result in ipairs(stored) do announce(unpack(result)) end
+return answer .. refusal

@@ -1,8 +1,8 @@
 -- Puts claimed messages back to the front of their lists: the last one given is the next to be taken.
 -- KEYS  unacked, unacked_index, leases, sweep, then lists
 -- ARGV  the lease, to leave those alone that have not ended, or '' for whatever is held; then for each message:
---       tag, number of its list, message
--- Returns how many were put back
+--       tag, number of its list (0: the message is lost, only its entry is there and goes), message
+-- Returns how many were put back, or went
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local count = 0
@@ -11,7 +11,7 @@ local count = 0
 -- there stays under its lease.
 redis.call('HLEN', KEYS[1])
 redis.call('ZCARD', KEYS[2])
-local usable = {}
+local usable = {[0] = true}
 for i = 5, #KEYS do
   local kind = redis.call('TYPE', KEYS[i]).ok
   usable[i - 4] = kind == 'list' or kind == 'none'
@@ -30,8 +30,8 @@ for i = 2, #ARGV, 3 do
     redis.call('ZREM', KEYS[2], tag)
     redis.call('ZREM', KEYS[3], tag)
     if redis.call('HDEL', KEYS[1], tag) == 1 then
-      if string.find(tag, ':large:', 1, true) then redis.call('UNLINK', KEYS[3] .. '.' .. tag) end -- see claim.lua
-      redis.call('RPUSH', KEYS[4 + ARGV[i + 1]], ARGV[i + 2])
+      if string.find(tag, ':large:', 1, true) then redis.pcall('UNLINK', KEYS[3] .. '.' .. tag) end -- see claim.lua
+      if ARGV[i + 1] ~= '0' then redis.call('RPUSH', KEYS[4 + ARGV[i + 1]], ARGV[i + 2]) end
       count = count + 1
     end
   end

@@ -32,13 +32,14 @@ local function put_back(tag, step)
   local list, body = nil, nil
   if value then list, body = list_of(value, step) end
   if not list then return end
+  -- A large message is under a key of its own (see claim.lua). If that is evicted, or may not be read, the entry stays
+  -- under its lease: recovery tells of it.
+  local moved = body == 'null' and string.find(tag, ':large:', 1, true)
+  if moved and type(redis.pcall('LMOVE', KEYS[3] .. '.' .. tag, list, 'RIGHT', 'RIGHT')) ~= 'string' then return end
   redis.call('HDEL', KEYS[1], tag)
   redis.call('ZREM', KEYS[2], tag)
   redis.call('ZREM', KEYS[3], tag)
-  -- A large message is under a key of its own: see claim.lua.
-  if body ~= 'null' or not redis.call('LMOVE', KEYS[3] .. '.' .. tag, list, 'RIGHT', 'RIGHT') then
-    redis.call('RPUSH', list, body)
-  end
+  if not moved then redis.call('RPUSH', list, body) end
   count = count + 1
 end
 

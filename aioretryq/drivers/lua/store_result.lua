@@ -28,17 +28,6 @@ local function set(key, life, document, ...)
   return redis.call('SET', key, document, 'PX', life, ...)
 end
 
--- Whether somebody may hear what is published there. Not asked for small documents, and yes if that is not to be told.
-local only_direct
-local function heard(channel)
-  if only_direct == nil then
-    local state = redis.pcall('INFO', 'replication') -- who listens to a replica is counted there
-    local alone = type(state) == 'string' and string.find(state, 'connected_slaves:0', 1, true) ~= nil
-    only_direct = alone and redis.pcall('PUBSUB', 'NUMPAT') == 0
-  end
-  return not only_direct or redis.pcall('PUBSUB', 'NUMSUB', channel)[2] ~= 0
-end
-
 -- As `set`, of a document that lies under a key of its own, the parcel: that becomes the result's.
 local function move(key, life, parcel, command)
   if redis.call(command, parcel, key) == 0 then return false end
@@ -52,20 +41,16 @@ local function store_first(key, life, document, parcel)
   return set(key, life, document, 'NX')
 end
 
-local function announce(key, document, parcel)
-  if not parcel then
-    redis.call('PUBLISH', key, document)
-  elseif heard(key) then
-    redis.call('PUBLISH', key, redis.call('GET', key))
-  end
+-- Over what is there already; without announcing it.
+local function replace(key, life, document, judged, revoked_stays, parcel)
+  local answer = may_replace(key, judged, revoked_stays)
+  if answer ~= '1' then return answer end
+  if parcel then move(key, life, parcel, 'RENAME') else set(key, life, document) end
+  return '1'
 end
 
-local function store_result(key, life, document, judged, revoked_stays, parcel)
-  if not store_first(key, life, document, parcel) then
-    local answer = may_replace(key, judged, revoked_stays)
-    if answer ~= '1' then return answer end
-    if parcel then move(key, life, parcel, 'RENAME') else set(key, life, document) end
-  end
-  announce(key, document, parcel)
-  return '1'
+local function store_result(key, life, document, judged, revoked_stays)
+  local answer = store_first(key, life, document) and '1' or replace(key, life, document, judged, revoked_stays)
+  if answer == '1' then redis.call('PUBLISH', key, document) end
+  return answer
 end
