@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 
@@ -12,7 +11,7 @@ import kombu
 import pytest
 import redis
 from msgspec.structs import replace
-from redis_world import RedisWorld, open_broker, task_message
+from redis_world import open_broker, task_message
 
 from aioretryq.errors import BrokerError, ConfigError, NotOpenError
 from aioretryq.message import Finish
@@ -21,25 +20,6 @@ from contracts.broker_contract import BrokerContract
 from contracts.broker_world import LEASE, bodies, dead_entry, envelope, leases_end, message, take, take_one
 
 SEP = "\x06\x16"
-
-
-@pytest.fixture
-async def world(redis_url):
-    async with contextlib.AsyncExitStack() as stack:
-        yield RedisWorld(stack, redis_url)
-
-
-@pytest.fixture
-async def broker(redis_url):
-    async with open_broker(redis_url) as broker:
-        yield broker
-
-
-@pytest.fixture
-def server(redis_url):
-    """A client to look at what is there."""
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 class TestContract(BrokerContract):

@@ -18,15 +18,8 @@ SEP = "\x06\x16"
 
 
 @pytest.fixture
-async def broker(redis_url):
-    async with open_broker(redis_url) as broker:
-        yield broker
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
+def server(server_of_bytes):
+    return server_of_bytes
 
 
 def of_the_bus(server: redis.Redis) -> list[dict[str, str]]:

@@ -16,18 +16,6 @@ from contracts.broker_world import bodies, message, take
 MIB = 2**20
 
 
-@pytest.fixture
-async def broker(redis_url):
-    async with open_broker(redis_url) as broker:
-        yield broker
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
 def calls(server: redis.Redis, command: str) -> int:
     stat = server.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})
     return int(stat["calls"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
-import redis
 from lossy_proxy import LossyProxy, lose_reply
-from redis_world import RedisWorld, open_broker, task_message
+from redis_world import open_broker, task_message
 
 from aioretryq import states
 from aioretryq.backends.redis import RedisBackend
@@ -21,15 +18,8 @@ MIB = 2**20
 
 
 @pytest.fixture
-async def world(redis_url):
-    async with contextlib.AsyncExitStack() as stack:
-        yield RedisWorld(stack, redis_url)
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
+def server(server_of_bytes):
+    return server_of_bytes
 
 
 @pytest.fixture

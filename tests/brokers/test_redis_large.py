@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import redis
 from lossy_proxy import LossyProxy, lose_reply
-from redis_world import RedisWorld, open_broker, task_message
+from redis_world import open_broker, task_message
 
 from aioretryq import states
 from aioretryq.backends.redis import RedisBackend
@@ -33,18 +33,6 @@ def large(name: str) -> bytes:
 def result(task_id: str, state: str = states.SUCCESS, ttl: float | None = 60.0) -> StoredResult:
     document = ResultDocument(task_id=task_id, status=state, result="x" * LARGE_DOCUMENT)
     return StoredResult(task_id, state, encode_result(document), ttl)
-
-
-@pytest.fixture
-async def world(redis_url):
-    async with contextlib.AsyncExitStack() as stack:
-        yield RedisWorld(stack, redis_url)
-
-
-@pytest.fixture
-async def broker(redis_url):
-    async with open_broker(redis_url) as broker:
-        yield broker
 
 
 @pytest.fixture

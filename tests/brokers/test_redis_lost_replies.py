@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from pathlib import Path
 
 import pytest
-import redis
-from lossy_proxy import LossyProxy, arrive, come_late, lose_reply
-from redis_world import RedisWorld, open_broker, task_message
+from lossy_proxy import arrive, come_late, lose_reply
+from redis_world import open_broker, task_message
 
-import aioretryq.brokers
 from aioretryq.backends.redis import RedisBackend
 from aioretryq.brokers import redis_answers
 from aioretryq.config import Settings
-from aioretryq.drivers.redis_line import source_of
 from aioretryq.errors import BrokerError, BrokerUnavailable
 from aioretryq.message import DeadEntry, Finish, StoredResult
 from aioretryq.protocol.result import ResultDocument, encode_result
 from contracts.broker_world import LEASE, bodies, leases_end, message, take, take_one
-
-SCRIPTS = Path(aioretryq.brokers.__file__).parent / "lua"
-
-
-@pytest.fixture
-async def proxy(redis_server, redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        for script in SCRIPTS.glob("*.lua"):  # a reply that one is unknown would be lost in its place
-            client.script_load(source_of("aioretryq.brokers", script.stem))
-    async with LossyProxy(redis_server.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture
@@ -45,18 +29,6 @@ async def other(redis_url):
     """Its replies do not get lost."""
     async with open_broker(redis_url) as broker:
         yield broker
-
-
-@pytest.fixture
-async def world(redis_url):
-    async with contextlib.AsyncExitStack() as stack:
-        yield RedisWorld(stack, redis_url)
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 class TestClaim:

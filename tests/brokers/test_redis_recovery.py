@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import kombu
 import pytest
 import redis
-from redis_world import RedisWorld, open_broker, task_message
+from redis_world import open_broker, task_message
 
 from aioretryq.brokers.redis_bindings import read_table
 from aioretryq.brokers.redis_history import history
@@ -25,24 +24,12 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "unacked.json"
 
 
 @pytest.fixture
-async def world(redis_url):
-    async with contextlib.AsyncExitStack() as stack:
-        yield RedisWorld(stack, redis_url)
-
-
-@pytest.fixture
 async def broker(world):
     """Not about to sweep for the first time."""
     broker = await world.connect()
     await sweeps(world, broker, LEASE * 0.9)
     await world.advance(LEASE * 0.2)
     return broker
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def leave(server: redis.Redis, value: str, tag: str = TAG, *, age: float = 3601, prefix: str = "") -> None:

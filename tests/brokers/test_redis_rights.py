@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-import redis
-from redis_world import RedisWorld, open_broker, task_message
+from redis_world import open_broker, task_message
 
 from aioretryq import states
 from aioretryq.backends.redis import RedisBackend
@@ -30,9 +29,8 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "celery.md"
 
 
 @pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
+def server(server_of_bytes):
+    return server_of_bytes
 
 
 @pytest.fixture
@@ -43,18 +41,6 @@ def restricted(redis_server, server):
 
     yield url
     server.execute_command("ACL", "DELUSER", "limited")
-
-
-@pytest.fixture
-async def broker(redis_url):
-    async with open_broker(redis_url) as broker:
-        yield broker
-
-
-@pytest.fixture
-async def world(redis_url):
-    async with contextlib.AsyncExitStack() as stack:
-        yield RedisWorld(stack, redis_url)
 
 
 @contextlib.asynccontextmanager

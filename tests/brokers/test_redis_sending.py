@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from random import Random
 
 import pytest
-import redis
-from lossy_proxy import LossyProxy, arrive, come_late, lose_reply
+from lossy_proxy import arrive, come_late, lose_reply
 from msgspec.structs import replace
 from redis_world import open_broker
 
-import aioretryq.brokers
 from aioretryq.brokers import redis_sending
-from aioretryq.drivers.redis_line import source_of
 from aioretryq.errors import BrokerError
 from contracts.broker_world import bodies, message, take
-
-SCRIPTS = Path(aioretryq.brokers.__file__).parent / "lua"
-
-
-@pytest.fixture
-async def proxy(redis_server, redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        for script in SCRIPTS.glob("*.lua"):  # a reply that one is unknown would be lost in its place
-            client.script_load(source_of("aioretryq.brokers", script.stem))
-    async with LossyProxy(redis_server.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture
 async def broker(proxy):
     async with open_broker(proxy.url) as broker:
         yield broker
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 class TestFreshMessages:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import redis
 from redis_world import open_broker, task_message
 
 from aioretryq.message import DeadEntry, Outgoing
 
 
 @pytest.fixture
-async def broker(redis_url):
-    async with open_broker(redis_url) as broker:
-        yield broker
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
+def server(server_of_bytes):
+    return server_of_bytes
 
 
 async def test_nothing_is_taken_before_all_revocations_are_read(broker):

@@ -29,18 +29,6 @@ def open_broker(url: str, **settings: object) -> RedisBroker:
     return RedisBroker.from_url(url, conf)
 
 
-@pytest.fixture
-async def broker(redis_url):
-    async with open_broker(redis_url) as broker:
-        yield broker
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
 def calls(server: redis.Redis) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in server.info("commandstats").items()}
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 import pytest
-import redis
-from redis_world import RedisWorld, open_broker
+from redis_world import open_broker
 
 from aioretryq.brokers.redis_keys import SEP
 from contracts.broker_world import LEASE, message
 
 
 @pytest.fixture
-async def world(redis_url):
-    async with contextlib.AsyncExitStack() as stack:
-        yield RedisWorld(stack, redis_url)
-
-
-@pytest.fixture
 async def broker(world):
     return await world.connect()
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 async def test_the_last_one_of_each_queue(world, broker):
