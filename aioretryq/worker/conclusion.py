@@ -70,6 +70,7 @@ class Conclusions:
         """As `Settler.submit`, with all that follows."""
         held = job if job.held else None
         if settlement.following is NOTHING and not settlement.send:  # nearly all
+            self._jobs.settle(job)
             return (await self._settler.advance(Completion(settlement, held))).ours
         while True:
             if settlement.following.errbacks:

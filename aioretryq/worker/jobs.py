@@ -51,6 +51,7 @@ class Job(Struct, eq=False):
     started_at: float | None = None  # unix seconds
     held: bool = True  # not acknowledged: its lease has to be renewed
     lease_lost: bool = False  # somebody else's now: nothing of it may be settled
+    settling: bool = False  # its body has ended, and the servers are told of it
     cancelled_as: Interrupted | Revoked | None = None
     task: asyncio.Task[None] | None = None
     in_body: bool = False
@@ -138,7 +139,10 @@ class Cancellable:
 
 
 class Jobs:
-    """All jobs of a worker; at most `limit` at once.
+    """All jobs of a worker: at most `limit` run at once, and as many are being settled.
+
+    A job that is being settled holds no place, which would stand idle until the servers answer. Where they do not, no
+    more than those are begun.
 
     `async with` them: whatever still runs at the end of the block is cancelled, and comes back by its lease.
     """
@@ -153,6 +157,7 @@ class Jobs:
         self._lease = lease
         self._clock = clock
         self._jobs: dict[asyncio.Task[None], Job] = {}
+        self._settling = 0
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
         self._suspect: Job | None = None
@@ -218,13 +223,25 @@ class Jobs:
             self._changed.clear()
             await self._changed.wait()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def settle(self, job: Job) -> None:
+        """Its body has ended, and only the servers' answer is missing: another one may begin."""
+        job.settling = True
+        self._settling += 1
+        self._changed.set()
+
+    def _remove(self, task: asyncio.Task[None]) -> Job | None:
         job = self._jobs.pop(task, None)
+        if job is not None and job.settling:
+            self._settling -= 1
+        self._changed.set()
+        return job
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        job = self._remove(task)
         if job is not None and job.delivery.deliveries > 1:
             self._undecided.discard(job)
             if self._suspect is job:
                 self._suspect = None
-        self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bug = error
             self._failed.set()
@@ -250,9 +267,8 @@ class Jobs:
         """Forget a job whose coroutine does not end; whatever it still does, nothing of it is settled."""
         job.lose()
         self._undecided.discard(job)
-        if job.task is not None and self._jobs.pop(job.task, None) is not None:
+        if job.task is not None and self._remove(job.task) is not None:
             self.left_behind += 1
-            self._changed.set()
             logger.error("Task %s swallows its cancellation and is left behind", job.name)
 
     def begin(self, job: Job) -> bool:
@@ -272,7 +288,8 @@ class Jobs:
 
     @property
     def room(self) -> int:
-        return self.limit - len(self._jobs)
+        running = len(self._jobs) - self._settling
+        return self.limit - max(running, len(self._jobs) - self.limit)
 
     async def wait_room(self, timeout: float) -> int:
         """How many more jobs there is room for; waits for the first place, at most `timeout` seconds."""

@@ -9,6 +9,8 @@ import threading
 import pytest
 
 from aioretryq import Ignore, Reject, TaskQueue, Worker
+from aioretryq.message import Delivery
+from aioretryq.worker.jobs import Jobs
 from queues import memory_url, soon, until
 
 CONCURRENCY, THREADS = 40, 4
@@ -116,3 +118,26 @@ async def test_cancelled_and_abandoned_ones_leak_no_place():
                 await crew.assemble()
         finally:
             release.set()
+
+
+async def test_what_is_being_settled_holds_no_place_but_is_not_without_bounds():
+    ended = asyncio.Event()
+
+    async def run(job):
+        await ended.wait()
+
+    async with Jobs(2, lease=30) as jobs:
+        started = [jobs.start(Delivery("q", b"", str(number)), 0.0, run) for number in range(2)]
+        assert jobs.room == 0
+        for job, room in zip(started, (1, 2), strict=True):
+            jobs.settle(job)
+            assert jobs.room == room
+        started += [jobs.start(Delivery("q", b"", str(number)), 0.0, run) for number in range(2, 4)]
+        assert jobs.room == 0
+        jobs.settle(started[2])
+        assert jobs.room == 0  # three are being settled, and one runs
+        jobs.leave_behind(started[0])
+        assert jobs.room == 1
+        ended.set()
+        await jobs.wait_idle()
+        assert jobs.room == 2
