@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 STAGES = {
-    "decode the message": ("Reader.decode",),
+    "decode the message": ("TaskQueue.decode",),
     "make the result document": ("Attempts._settle",),
     "begin, call the body, judge": ("Attempts._run", "run_body"),
     "look whether it is to run, make its request": ("Executor._process", "Executor._run_task", "Executor._attempted"),
