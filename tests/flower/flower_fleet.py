@@ -157,10 +157,14 @@ def _populate(fleet: Fleet) -> None:
     until(lambda: all(fleet.get("/workers", status=1).get(name) for name in QUEUES))
     fleet.ids.update({worker: {each: str(uuid.uuid4()) for each in TASKS} for worker in QUEUES})
     never = {ids["revoked"] for ids in fleet.ids.values()}
-    for task_id in never:
-        fleet.post(f"/task/revoke/{task_id}")
+
+    def revoked(worker: str) -> bool:
+        for task_id in never:  # again and again: Celery says that it is ready before it listens
+            fleet.post(f"/task/revoke/{task_id}")
+        return never <= set(fleet.worker(worker)["revoked"])
+
     for name in QUEUES:
-        until(lambda name=name: never <= set(fleet.worker(name)["revoked"]))
+        until(lambda name=name: revoked(name))
     for worker, ids in fleet.ids.items():
         for each, (name, options) in TASKS.items():
             fleet.send(worker, name, task_id=ids[each], **options)

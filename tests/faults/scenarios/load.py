@@ -22,6 +22,8 @@ META = "celery-task-meta-"
 LOST_ANSWERS = 5
 """Times."""
 DROPS = 5
+SLOW = 0.02
+"""Seconds by which each piece of what is sent arrives later."""
 SCRIPTS = 0.2
 """For each task, at most: with more there are no batches, and nothing was shown."""
 
@@ -185,6 +187,7 @@ async def sending_cut(arena: Arena) -> Report:
     def waiting() -> list[str]:
         return place.look().waiting
 
+    place.network.delay(SLOW)  # or all would be there before a connection can break
     sending = asyncio.create_task(arena.send_many(count))
     for time in range(1, DROPS + 1):
         await arena.need(lambda time=time: len(waiting()) >= count * time // (DROPS + 2), "calls that have arrived")
