@@ -225,9 +225,10 @@ class Jobs:
 
     def settle(self, job: Job) -> None:
         """Its body has ended, and only the servers' answer is missing: another one may begin."""
-        job.settling = True
-        self._settling += 1
-        self._changed.set()
+        if not job.settling:  # it may take two attempts, where a server refuses the first one
+            job.settling = True
+            self._settling += 1
+            self._changed.set()
 
     def _remove(self, task: asyncio.Task[None]) -> Job | None:
         job = self._jobs.pop(task, None)

@@ -131,6 +131,7 @@ async def test_what_is_being_settled_holds_no_place_but_is_not_without_bounds():
         assert jobs.room == 0
         for job, room in zip(started, (1, 2), strict=True):
             jobs.settle(job)
+            jobs.settle(job)  # again, after a refusal
             assert jobs.room == room
         started += [jobs.start(Delivery("q", b"", str(number)), 0.0, run) for number in range(2, 4)]
         assert jobs.room == 0
