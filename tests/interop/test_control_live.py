@@ -77,6 +77,8 @@ def programs(url):
     with running(*ours, env=env, cwd=HERE) as our_worker, running(*theirs, "-l", "INFO", env=env, cwd=HERE) as celery:
         our_worker.wait_for("is ready")
         celery.wait_for(" ready.", timeout=60)
+        while len(user("control", "ping", {}, {"limit": 2})) < 2:  # Celery says that it is ready before it listens
+            pass
         yield our_worker, celery, user
         user.close()
 
