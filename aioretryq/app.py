@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
     from aioretryq.calling import CallKeywords
-    from aioretryq.canvas import builtin
     from aioretryq.celery_settings import translation
     from aioretryq.connections import Connections
     from aioretryq.context import Request
@@ -55,9 +54,10 @@ if TYPE_CHECKING:
     from aioretryq.result import AsyncResult
     from aioretryq.task import AsyncTask, Task
     from aioretryq.task_options import TaskOptions
+    from aioretryq.workflows import builtin
 else:
     # What only an open queue needs, and what most programs never do: who defines tasks does not wait for it.
-    builtin = Lazy("aioretryq.canvas.builtin")
+    builtin = Lazy("aioretryq.workflows.builtin")
     connections = Lazy("aioretryq.connections")
     control = Lazy("aioretryq.control")
     custom_commands = Lazy("aioretryq.custom_commands")
@@ -223,19 +223,7 @@ class TaskQueue:
         `wait=seconds` only after waiting that long in addition for a broker that is gone. All of it ends after
         `timeout` seconds, or `timeout` and `wait` together.
         """
-        return await self.send(name, args, kwargs, task=None, options=options)
-
-    def send(
-        self,
-        name: str,
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        *,
-        task: Task[Any, Any] | None,
-        options: Mapping[str, Any],
-    ) -> Coroutine[Any, Any, AsyncResult[Any]]:
-        """What `send_task` and `apply_async` share."""
-        return sending.send(self, name, args, kwargs, task=task, options=options)
+        return await sending.send(self, name, args, kwargs, task=None, options=options)
 
     async def send_many(
         self,

@@ -115,13 +115,16 @@ class Finish(Struct, frozen=True):
     """Acknowledge `delivery` and, in the same atomic step, send what follows from it.
 
     `dead` is an entry for the dead letters; the original is then kept there instead of being dropped. `result` is
-    stored in that step too; only for a broker that has joined the result backend (`Broker.joins`).
+    stored in that step too; only for a broker that has joined the result backend (`Broker.joins`). So are `parts`
+    counted, unless one of them would be the last one of its chord: then nothing at all is done, and the answer is
+    None.
     """
 
     delivery: Delivery
     send: tuple[Outgoing, ...] = ()
     dead: DeadEntry | None = None
     result: StoredResult | None = None
+    parts: tuple[ChordPart, ...] = ()
 
 
 class Claim(Struct, frozen=True):
@@ -165,11 +168,38 @@ class StoredResult(Struct, frozen=True):
 
 
 class ChordOpening(Struct, frozen=True):
-    """A chord whose header is about to be sent: `size` parts return to it. Forgotten after `ttl` seconds."""
+    """A chord whose header is about to be sent: `size` parts return to it. Forgotten after `ttl` seconds.
+
+    None as its size: nobody has counted them yet, so it cannot be complete. `body` is its signature (JSON), for
+    whoever has to speak for it if nobody else can. `sending`: the header is sent piece by piece, and the sender
+    speaks again within so many seconds (`ResultBackend.amend_chords`), or it has died; None when all is sent, or all
+    at once.
+    """
 
     group_id: str
-    size: int
+    size: int | None
     ttl: float | None = None
+    body: bytes = b""
+    sending: float | None = None
+
+
+class ChordAddition(Struct, frozen=True):
+    """One more part of a header that is being worked on (Celery's `add_to_chord`): counts once by task id."""
+
+    group_id: str
+    task_id: str
+
+
+class OverdueChord(Struct, frozen=True):
+    """A chord that nobody may be working on any more; `body` as it was opened with.
+
+    `why`: "complete" (all parts are there, and nobody who comes back has the right to send the body), "unsent"
+    (whoever was sending its header died) or "expired" (its parts are about to be forgotten).
+    """
+
+    group_id: str
+    body: bytes
+    why: str
 
 
 class ChordPart(Struct, frozen=True):
@@ -177,7 +207,11 @@ class ChordPart(Struct, frozen=True):
 
     `token` names who sends the body if this part is the last one: the same for every delivery of a message. `hold` is
     for how many seconds that is nobody else's right. `returns`: whether the message would come back if its worker
-    died now.
+    died now. `body`: the chord's, where the backend may not know it (others opened the chord).
+
+    `why`, of an `OverdueChord`: this is no part, nothing is counted, only the right to send the body is asked for.
+    "complete" has it if all parts are there, the other two even if they are not (but not once the sender has spoken
+    again): then the chord has failed.
     """
 
     group_id: str
@@ -188,6 +222,8 @@ class ChordPart(Struct, frozen=True):
     hold: float
     ttl: float | None = None
     returns: bool = True
+    body: bytes | None = None
+    why: str | None = None
 
 
 class ChordClaim(Struct, frozen=True):
@@ -202,9 +238,11 @@ class ChordClaim(Struct, frozen=True):
 
 
 class Notice(Struct, frozen=True):
-    """What is not to run (any more): a task, or all tasks with one of these stamps; `terminate` stops what runs."""
+    """What is not to run (any more): a task, all tasks of a group, or all with one of these stamps; `terminate` stops
+    what runs."""
 
     task_id: str | None = None
+    group: str | None = None
     stamps: Mapping[str, list[str]] = field(default_factory=dict)
     terminate: bool = False
 

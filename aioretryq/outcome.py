@@ -33,6 +33,12 @@ class Ignored(Struct, frozen=True):
     """Acknowledge, store nothing."""
 
 
+class Replaced(Struct, frozen=True):
+    """Another call, or a workflow (a `protocol.signature.Node`), does the task's work and stores its result."""
+
+    node: Any
+
+
 class Rejected(Struct, frozen=True):
     exc: BaseException
     requeue: bool

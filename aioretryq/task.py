@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Unpack
 
-    from aioretryq import eager, linking
+    from aioretryq import eager, linking, sending
     from aioretryq.app import TaskQueue
     from aioretryq.calling import CallKeywords
     from aioretryq.execution import ExceptionInfo
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 else:
     eager = Lazy("aioretryq.eager")
     linking = Lazy("aioretryq.linking")
+    sending = Lazy("aioretryq.sending")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -178,7 +179,7 @@ class Task(Generic[P, R]):
         Cancelled, the task may or may not have been sent.
         """
         self.check_arguments(args or (), kwargs or {})
-        return await self.app.send(self.name, args, kwargs, task=self, options=options)
+        return await sending.send(self.app, self.name, args, kwargs, task=self, options=options)
 
     async def delay_many(
         self,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
+    from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart, OverdueChord, StoredResult
 
 
 class ResultListener(Protocol):
@@ -94,6 +94,23 @@ class ResultBackend(Protocol):
 
     async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
         """Say how many parts return; a chord of that id that was closed is a new one then."""
+        ...
+
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+        """What their sender knows by now: the size, and whether it still sends. Nothing happens to a chord that is
+        closed, or forgotten.
+        """
+        ...
+
+    async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
+        """So many parts more return to chords that are open."""
+        ...
+
+    async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
+        """Chords that somebody has to look after, at most `limit`; none is told again within `patience` seconds.
+
+        A chord without a body (others opened it, and no part told us) is none of them.
+        """
         ...
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:

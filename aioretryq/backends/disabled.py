@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from aioretryq.backends.base import ResultListener
     from aioretryq.config import Settings
-    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
+    from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart, OverdueChord, StoredResult
 
 
 class DisabledBackend:
@@ -54,6 +54,15 @@ class DisabledBackend:
     async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
         if openings:
             _refuse()
+
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+        raise NotImplementedError
+
+    async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
+        raise NotImplementedError
+
+    async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
+        return []
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         return [False] * len(parts)

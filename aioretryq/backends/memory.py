@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aioretryq.config import Settings
-    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
+    from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart, OverdueChord, StoredResult
 
 
 _GROUP = "\0group:"  # before the ids of groups: no task's begins like that
@@ -184,6 +184,15 @@ class MemoryBackend:
         with store.lock:
             for opening in openings:
                 store.chords.open(opening, now)
+
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+        raise NotImplementedError
+
+    async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
+        raise NotImplementedError
+
+    async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
+        return []
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         store, now = self._checked(), self._clock()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aioretryq.config import Settings
     from aioretryq.drivers.redis_line import Script
-    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
+    from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart, OverdueChord, StoredResult
 
 T = TypeVar("T")
 
@@ -148,6 +148,15 @@ class RedisBackend:
     async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
         with self._server.errors():
             await self._chords.open(self._checked(), openings)
+
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+        raise NotImplementedError
+
+    async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
+        raise NotImplementedError
+
+    async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
+        return []
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         self._checked()

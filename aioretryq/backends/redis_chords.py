@@ -42,7 +42,8 @@ class RedisChords:
         async with client.pipeline(transaction=True) as pipe:
             for opening in openings:
                 pipe.delete(self._key(opening.group_id, ".c"))
-                pipe.set(self._key(opening.group_id, ".s"), opening.size, ex=_seconds(opening.ttl) or None)
+                if opening.size is not None:
+                    pipe.set(self._key(opening.group_id, ".s"), opening.size, ex=_seconds(opening.ttl) or None)
             await pipe.execute()
 
     async def count(self, script: Script, parts: Sequence[ChordPart]) -> list[bool]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aioretryq.config import Settings
-    from aioretryq.message import ChordClaim, ChordOpening, ChordPart, StoredResult
+    from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart, OverdueChord, StoredResult
 
 CLEANED_AT_ONCE = 5000
 """Rows per transaction of a clean-up, so that it does not hold up the workers."""
@@ -183,6 +183,15 @@ class SQLiteBackend:
         if openings:
             now = self._clock()
             await self._database.write(lambda connection: sqlite_chords.open_chords(connection, openings, now))
+
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+        raise NotImplementedError
+
+    async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
+        raise NotImplementedError
+
+    async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
+        return []
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         if not parts:

@@ -1,1 +1,1 @@
-"""Workflows: from signatures to the messages that are sent, now and by the tasks themselves."""
+"""What users compose workflows with. Workers do not know it: they follow what is in their messages (`workflows/`)."""

@@ -15,7 +15,6 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from aioretryq import states
-from aioretryq.canvas import errbacks
 from aioretryq.errors import AioretryqError, BrokerError, ChordError, NotOpenError
 from aioretryq.exchanging import ToExchange
 from aioretryq.message import ChordClaim
@@ -24,6 +23,7 @@ from aioretryq.protocol.exceptions import exception_from_data
 from aioretryq.protocol.saferepr import inline
 from aioretryq.worker.followups import NOTHING, OF_LEASE, Following, is_large
 from aioretryq.worker.settler import Completion
+from aioretryq.workflows import errbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,6 @@ from msgspec import Struct, field
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.calling import REPLY_TO, compose, options_of_signature
-from aioretryq.canvas.errbacks import Errback, Failure, sorted_out
-from aioretryq.canvas.plan import Compiler
-from aioretryq.canvas.shapes import errbacks_of, failing
 from aioretryq.context import Request
 from aioretryq.errors import AioretryqError, ChordError, ConfigError, NotRegistered, PayloadTooLarge
 from aioretryq.exchanging import outgoing
@@ -30,15 +27,18 @@ from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.saferepr import inline
 from aioretryq.protocol.signature import GROUP, Node, group_of, read_signature, read_signatures
 from aioretryq.protocol.task import encode_task, format_moment
+from aioretryq.workflows.errbacks import Errback, Failure, sorted_out
+from aioretryq.workflows.plan import Compiler
+from aioretryq.workflows.shapes import errbacks_of, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aioretryq.app import TaskQueue
-    from aioretryq.canvas.plan import Plan
     from aioretryq.message import ChordClaim, Outgoing, Signature, StoredResult, TaskMessage
     from aioretryq.task import Task
     from aioretryq.worker.settlement import Attempted
+    from aioretryq.workflows.plan import Plan
 
 logger = logging.getLogger("aioretryq.worker")
 

@@ -36,7 +36,7 @@ LIST = "from aioretryq.cli import main; main(['inspect', '--list'], standalone_m
 SUPERVISE = "import aioretryq.cli.worker; import aioretryq.worker.supervisor"
 
 DRIVERS = {"redis", "hiredis", "sqlite3", "aioretryq.brokers.redis", "aioretryq.brokers.sqlite"}
-OF_WORKERS = {"aioretryq.worker", "aioretryq.execution", "aioretryq.canvas", "aioretryq.celery_bridge", "uvloop"}
+OF_WORKERS = {"aioretryq.worker", "aioretryq.execution", "aioretryq.workflows", "aioretryq.celery_bridge", "uvloop"}
 OF_FEW = {
     "aioretryq.celery_settings",
     "aioretryq.control",

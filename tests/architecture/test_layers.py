@@ -54,6 +54,7 @@ LAYERS = [
             "calling",
             "linking",
             "canvas",
+            "workflows",
             "publishing",
             "sending",
             "sending_many",
@@ -179,3 +180,11 @@ def test_adapters_do_not_know_the_application() -> None:
     for path in MODULES:
         if module_name(path).startswith(("brokers.", "backends.", "drivers.")):
             assert not {name for name in imports(ast.parse(path.read_text())) if name in ("app", "task", "worker")}
+
+
+def test_workers_do_not_know_the_canvas() -> None:
+    """After compilation there is only what follows from each message."""
+    for path in MODULES:
+        module = module_name(path)
+        if rank(module) == RANK["worker"] or module.startswith("workflows"):
+            assert not {name for name in imports(ast.parse(path.read_text())) if name.startswith("canvas")}, module

@@ -7,7 +7,7 @@ from canvas.composing import s, written
 from celery import chord
 
 from aioretryq import ChordError
-from aioretryq.canvas.sending import send_signature
+from aioretryq.workflows.sending import send_signature
 from queues import soon, until
 
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioretryq.calling import compose, options_of_signature
-from aioretryq.canvas.plan import Compiler, Plan
 from aioretryq.config import Settings
 from aioretryq.errors import ProtocolError
 from aioretryq.protocol.signature import MAX_DEPTH, as_dict, read_signature, size
+from aioretryq.workflows.plan import Compiler, Plan
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "task_messages_v2.json").read_text())
 ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-.*|id\d+$")

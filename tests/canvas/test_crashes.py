@@ -14,7 +14,7 @@ from celery import Celery, chord, group
 from celery.app.task import Context
 
 from aioretryq import ChordError, TaskQueue, Worker
-from aioretryq.canvas.sending import send_signature
+from aioretryq.workflows.sending import send_signature
 from queues import soon, until
 
 LEASE = 0.2

@@ -13,8 +13,8 @@ import pytest
 from faults.proxy import Proxy
 
 from aioretryq import EncodeError, TaskQueue
-from aioretryq.canvas.sending import send_signature
 from aioretryq.protocol import envelope
+from aioretryq.workflows.sending import send_signature
 from queues import memory_url, soon, until
 
 

@@ -9,8 +9,8 @@ import celery
 from celery import chain, chord, group
 
 from aioretryq import TaskQueue
-from aioretryq.canvas.plan import Handle
-from aioretryq.canvas.sending import send_signature
+from aioretryq.workflows.plan import Handle
+from aioretryq.workflows.sending import send_signature
 
 PATIENCE = 30.0
 

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from aioretryq import states
-from aioretryq.canvas import errbacks
-from aioretryq.canvas.sending import send_signature
-from aioretryq.canvas.shapes import errbacks_of, failing
 from aioretryq.context import Request
 from aioretryq.errors import ChordError, ConfigError, MaxRetriesExceededError, ProtocolError
 from aioretryq.protocol.exceptions import exception_to_data
@@ -27,6 +24,9 @@ from aioretryq.protocol.signature import (
 )
 from aioretryq.protocol.task import format_moment
 from aioretryq.registration import current_queue, make_task
+from aioretryq.workflows import errbacks
+from aioretryq.workflows.sending import send_signature
+from aioretryq.workflows.shapes import errbacks_of, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

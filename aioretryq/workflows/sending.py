@@ -9,23 +9,38 @@ from uuid import uuid4
 
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.calling import REPLY_TO, CallOptions, compose, options_of_signature
-from aioretryq.canvas.plan import Compiler
 from aioretryq.context import current_run
 from aioretryq.errors import ConfigError, NotRegistered
 from aioretryq.exchanging import packed
 from aioretryq.message import ChordOpening
 from aioretryq.protocol.signature import Node, read_signature
 from aioretryq.publishing import Terms
+from aioretryq.workflows.handles import results_of
+from aioretryq.workflows.plan import Compiler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aioretryq.app import TaskQueue
-    from aioretryq.canvas.plan import Handle, Plan
+    from aioretryq.group_result import GroupResult
     from aioretryq.message import TaskMessage
+    from aioretryq.result import AsyncResult
+    from aioretryq.workflows.plan import Handle, Plan
 
 AT_ONCE = 1000
 """Messages on their way at the same time."""
+
+
+async def start(
+    queue: TaskQueue,
+    node: Node,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> AsyncResult[Any] | GroupResult | None:
+    """Send a workflow that was composed here: the result of the last thing in it; None if there is nothing in it."""
+    handle = await send_signature(queue, node, args, kwargs, **(options or {}))
+    return None if handle is None else results_of(handle, queue)
 
 
 async def send_signature(

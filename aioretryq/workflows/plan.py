@@ -15,7 +15,6 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from aioretryq.canvas.shapes import OF_CHAIN, body_link_error, link, link_error, listed, spliced, unrolled
 from aioretryq.errors import ProtocolError
 from aioretryq.message import TaskMessage
 from aioretryq.protocol.signature import (
@@ -30,6 +29,7 @@ from aioretryq.protocol.signature import (
     merged_options,
     size,
 )
+from aioretryq.workflows.shapes import OF_CHAIN, body_link_error, link, link_error, listed, spliced, unrolled
 
 Compose = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], TaskMessage]
 """(task, args, kwargs, options) -> message; options by Celery's names, as a signature has them."""
