@@ -14,7 +14,7 @@ from aioretryq.errors import ConfigError, ProtocolError, did_you_mean
 from aioretryq.protocol.commands import BY_NAME, check_arguments
 from aioretryq.protocol.control import Address, Request, decode_reply, encode_request, form_for, reply_exchange
 from aioretryq.protocol.nodes import matches
-from aioretryq.revoking import ids_of, keep_revoked, keep_stamps, stamps_of, store_revoked
+from aioretryq.revoking import ids_of, keep_group, keep_revoked, keep_stamps, stamps_of, store_revoked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,14 +110,17 @@ class RemoteControl:
         *,
         terminate: bool = False,
         signal: str = "SIGTERM",
+        group: str | None = None,
         **target: Unpack[Target],
     ) -> Replies:
         """These tasks are not to run; `terminate` also stops those that do.
 
         Workers that start within a day still honour it. Only when nodes are chosen (`destination`, `pattern`) it is
-        not kept: then these alone hear it.
+        not kept: then these alone hear it. `group`: these are members of that group, and no other member is to run
+        either; workers remember the group, for they do not keep very many ids.
         """
-        return await self._revoke("revoke", task_id, {"terminate": terminate, "signal": signal}, target)
+        arguments = {"terminate": terminate, "signal": signal} | ({} if group is None else {"group": group})
+        return await self._revoke("revoke", task_id, arguments, target)
 
     async def terminate(
         self, task_id: str | Sequence[str], signal: str = "SIGTERM", **target: Unpack[Target]
@@ -217,7 +220,10 @@ class RemoteControl:
         kept = not _chosen(_checked(target))
         if kept:
             terminate = method == "terminate" or bool(arguments.get("terminate"))
-            await keep_revoked(self._queue, ids, terminate=terminate)
+            if (group := arguments.get("group")) is not None:
+                await keep_group(self._queue, group, terminate=terminate)
+            else:
+                await keep_revoked(self._queue, ids, terminate=terminate)
             await store_revoked(self._queue, ids, terminate=terminate)
         return await self._broadcast(method, {**arguments, "task_id": ids}, target, durable=kept)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ from msgspec import Struct
 
 from aioretryq.backends.store import interval_policy
 from aioretryq.batching import GroupCommit
+from aioretryq.deadlines import Deadlines
 from aioretryq.errors import AioretryqError, BrokerError, BrokerUnavailable, NotOpenError, PublishError
 from aioretryq.message import Outgoing
 from aioretryq.outage import Outage
@@ -81,7 +79,7 @@ class Publisher:
         self._where = where
         self._clock = clock
         self._sends: GroupCommit[Parcel, None] = GroupCommit(self._commit, size=_size)
-        self._deadlines = Deadlines()
+        self._deadlines: Deadlines[Submission[Any, Any]] = Deadlines()
         self.outage = Outage(f"Broker {where}")
 
     async def run(self) -> None:
@@ -101,7 +99,8 @@ class Publisher:
             sending = Sending(self._sends, messages, what, terms, self._clock, at_once=at_once)
         except NotOpenError as error:
             raise PublishError(f"{what} was not sent: {error}", maybe_sent=False) from error
-        sending.deadline = self._deadlines.watch(sending.entry, terms.limit)
+        sending.deadline = time.monotonic() + terms.limit
+        sending.limit = self._deadlines.watch(sending.entry, terms.limit)
         return sending
 
     async def sent(self, sending: Sending) -> None:
@@ -110,6 +109,8 @@ class Publisher:
             await self._sends.answered(sending.entry)
         except (AioretryqError, TimeoutError):
             await self._insist(sending)
+        finally:
+            self._deadlines.drop(sending.entry, sending.limit)
         self.outage.up()
 
     async def _commit(self, parcels: list[Parcel]) -> list[None]:
@@ -143,50 +144,6 @@ class Publisher:
             raise
 
 
-class Deadlines:
-    """Fails what is not answered in time: with one timer for each limit instead of one for each message."""
-
-    def __init__(self) -> None:
-        self._lines: dict[float, deque[tuple[float, Submission[Any, Any]]]] = {}
-        self._timers: dict[float, asyncio.TimerHandle] = {}
-
-    def watch(self, entry: Submission[Any, Any], limit: float) -> float:
-        """Until when, by the monotonic clock."""
-        moment = time.monotonic() + limit
-        line = self._lines.get(limit)
-        if line is None:
-            limit = round(limit, 1 if limit > 1 else 2)  # of callers with a budget each has another one
-            line = self._lines.get(limit)
-        if line is None:
-            line = self._lines[limit] = deque()
-            self._set(limit, limit)
-        while line and line[0][1].answer.done():  # answered about in the order in which they came
-            line.popleft()
-        line.append((moment, entry))
-        return moment
-
-    def close(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._lines.clear()
-        self._timers.clear()
-
-    def _ring(self, limit: float) -> None:
-        line, now = self._lines[limit], time.monotonic()
-        while line and (line[0][1].answer.done() or line[0][0] <= now):
-            line.popleft()[1].fail(TimeoutError())
-        if line:
-            left = max(0.0, line[0][0] - now)
-            self._set(limit, left)
-        else:
-            del self._lines[limit], self._timers[limit]
-
-    def _set(self, limit: float, seconds: float) -> None:
-        # In a context of its own: that of the caller, with all that it holds, would be kept as long as messages come.
-        loop = asyncio.get_running_loop()
-        self._timers[limit] = loop.call_later(seconds, self._ring, limit, context=contextvars.Context())
-
-
 class _TooLate(AioretryqError):
     """Another attempt might double the task."""
 
@@ -196,7 +153,7 @@ class Sending:
 
     __slots__ = (
         *("_began", "_clock", "_in_doubt_since", "_maybe_sent", "_messages", "_sends", "_what"),
-        *("deadline", "entry", "failure", "terms"),
+        *("deadline", "entry", "failure", "limit", "terms"),
     )
 
     def __init__(
@@ -217,7 +174,7 @@ class Sending:
         self._in_doubt_since: float | None = None
         self._began: float | None = clock()  # until the first attempt has been looked at
         self.entry = sends.hand_in(messages, at_once=at_once)
-        self.deadline = 0.0
+        self.deadline = self.limit = 0.0
         self.terms = terms
         self.failure: BrokerUnavailable | None = None
 

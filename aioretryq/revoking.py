@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.errors import TaskRevokedError
-from aioretryq.message import revocation, revocation_of_stamps
+from aioretryq.message import revocation, revocation_of_group, revocation_of_stamps
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.saferepr import inline
@@ -38,6 +38,11 @@ async def keep_revoked(queue: TaskQueue, task_ids: Sequence[str], *, terminate: 
     for ids in _chunks(task_ids, NOTICES):
         notices = [revocation(task_id, terminate=terminate) for task_id in ids]
         await queue.broker.revoke(notices, ttl=REVOCATION_TTL)
+
+
+async def keep_group(queue: TaskQueue, group_id: str, *, terminate: bool) -> None:
+    """As `keep_revoked`, for all tasks of a group: one notice, however many they are."""
+    await queue.broker.revoke([revocation_of_group(group_id, terminate=terminate)], ttl=REVOCATION_TTL)
 
 
 async def store_revoked(queue: TaskQueue, task_ids: Sequence[str], *, terminate: bool) -> None:

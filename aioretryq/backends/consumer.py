@@ -9,13 +9,14 @@ lost without a trace, everything awaited is also fetched every `poll_interval` s
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import anyio
 
 from aioretryq import states
 from aioretryq.backends.base import PromptListener
+from aioretryq.backends.watches import CHUNK, WINDOW, ManyWatch, Watch
+from aioretryq.deadlines import Deadlines
 from aioretryq.errors import BackendError, BackendUnavailable, NotOpenError
 from aioretryq.outage import Outage
 from aioretryq.protocol.result import status_of
@@ -23,137 +24,20 @@ from aioretryq.retry import RECONNECT_POLICY, retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
-    from types import TracebackType
 
     from aioretryq.backends.base import ResultBackend, ResultListener
     from aioretryq.retry import Attempt
+
+AnyWatch = Watch | ManyWatch
 
 CLOSED = "The queue was closed while this result was awaited; open it again with `async with queue:`."
 
 REFUSED_PAUSE = 0.5
 """Seconds before a backend that refused is asked again."""
 
-CHUNK = 1000
-"""Ids in one fetch or subscription."""
-
-KEPT = 8
-"""Timers that are kept while nobody needs them."""
-
 LINGER = 0.1
 """Seconds that a subscription may outlast its last watch: most end together with others, or as others begin, and
 travel with these. Alone, each would cost a command, and the reading of its confirmation."""
-
-
-class Watch:
-    """What one waiter sees of one task inside the `with` block: the newest document, and when it changes."""
-
-    # One future while somebody waits, not an Event: nearly every watch waits once.
-    __slots__ = ("_changed", "_consumer", "_error", "_limit", "_waiter", "document", "final", "just_sent", "task_id")
-
-    def __init__(self, consumer: ResultConsumer, task_id: str, just_sent: bool) -> None:
-        self.task_id = task_id
-        self.just_sent = just_sent
-        self.document: bytes | None = None
-        self.final = False
-        self._consumer = consumer
-        self._error: Exception | None = None
-        self._changed = False
-        self._limit: float | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        self._consumer.add(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if self._limit is not None:
-            self._consumer.deadlines.drop(self, self._limit)
-        self._consumer.remove(self)
-
-    def see(self, document: bytes, *, final: bool) -> None:
-        # An announcement may overtake a fetch that was answered earlier: final stays final.
-        if not self.final and document != self.document:
-            self.document, self.final = document, final
-            self._change()
-
-    async def next(self) -> bytes:
-        """Wait for a document that was not returned yet. Intermediate ones may be skipped.
-
-        NotOpenError when the queue is closed meanwhile.
-        """
-        while not self._changed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        if self.document is None or self._error is not None:
-            raise self._error or AssertionError("a change without a document")
-        self._changed = False
-        return self.document
-
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self._change()
-
-    def fail_after(self, seconds: float) -> None:
-        """With TimeoutError. For a cancel scope around the block costs more than the whole watch."""
-        self._limit = self._consumer.deadlines.watch(self, seconds)
-
-    def _change(self) -> None:
-        self._changed = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-class Deadlines:
-    """Fails watches that last too long. One timer for all of the same patience: each of its own would cost 6 us, and
-    two objects that garbage collections look at."""
-
-    def __init__(self) -> None:
-        self._lines: dict[float, dict[Watch, float]] = {}  # until when, in this order
-        self._timers: dict[float, asyncio.TimerHandle] = {}
-
-    def watch(self, watch: Watch, seconds: float) -> float:
-        """What `drop` has to be told."""
-        moment = asyncio.get_running_loop().time() + seconds
-        limit = round(seconds, 1 if seconds > 1 else 2)  # of callers with a budget each has another one
-        line = self._lines.get(limit)
-        if line is None:
-            line = self._lines[limit] = {}
-            self._set(limit, moment)
-        line[watch] = moment
-        return limit
-
-    def drop(self, watch: Watch, limit: float) -> None:
-        if (line := self._lines.get(limit)) is not None:
-            line.pop(watch, None)
-            if not line and len(self._lines) > KEPT:  # else the timer is left for the next one
-                del self._lines[limit]
-                self._timers.pop(limit).cancel()
-
-    def __len__(self) -> int:
-        """How many timers there are."""
-        return len(self._timers)
-
-    def close(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._lines.clear()
-
-    def _ring(self, limit: float) -> None:
-        line, now = self._lines[limit], asyncio.get_running_loop().time()
-        while line:
-            watch, moment = next(iter(line.items()))
-            if moment > now:
-                self._set(limit, moment)
-                return
-            del line[watch]
-            watch.fail(TimeoutError())
-        del self._lines[limit], self._timers[limit]
-
-    def _set(self, limit: float, moment: float) -> None:
-        # In a context of its own: that of the caller, with all that it holds, would be kept as long as others wait.
-        loop = asyncio.get_running_loop()
-        self._timers[limit] = loop.call_at(moment, self._ring, limit, context=contextvars.Context())
 
 
 class ResultConsumer:
@@ -166,9 +50,10 @@ class ResultConsumer:
         self._backend = backend
         self._poll_interval = poll_interval
         self._outage = Outage(f"Result backend {backend.display_url}")
-        self._watches: dict[str, Watch] = {}
-        self._more: dict[str, set[Watch]] = {}  # of those tasks; hardly any has a second one
-        self.deadlines = Deadlines()
+        self._watches: dict[str, AnyWatch] = {}
+        self._more: dict[str, set[AnyWatch]] = {}  # of those tasks; hardly any has a second one
+        self._many: dict[ManyWatch, None] = {}
+        self.deadlines: Deadlines[Watch] = Deadlines()
         self._subscribed: set[str] = set()
         self._left: set[str] = set()  # not watched since then, perhaps; still subscribed
         self._leaving: asyncio.TimerHandle | None = None
@@ -183,32 +68,55 @@ class ResultConsumer:
         """
         return Watch(self, task_id, just_sent)
 
+    def watch_many(self, ids: Sequence[str], *, window: int = WINDOW, every: bool = False) -> ManyWatch:
+        """As `watch`, for very many. At most `window` of them are listened to at a time; the others are looked for
+        now, as there is room, and every `poll_interval`. `every`: also states that are not final.
+        """
+        return ManyWatch(self, ids, window, every)
+
     def add(self, watch: Watch) -> None:
         """For `Watch` only, as `remove` is."""
         if self._closed:
             watch.fail(NotOpenError(CLOSED))
-        if self._watches.setdefault(watch.task_id, watch) is not watch:
-            self._more.setdefault(watch.task_id, set()).add(watch)
+        self.hear(watch.task_id, watch)
         self._new[watch.task_id] = watch.just_sent
         self._work.set()
 
-    def remove(self, watch: Watch) -> None:
-        if (others := self._more.get(watch.task_id)) is not None:
-            if self._watches[watch.task_id] is watch:
-                self._watches[watch.task_id] = others.pop()
+    def add_many(self, many: ManyWatch) -> None:
+        """For `ManyWatch` only, as the following are."""
+        if self._closed:
+            many.fail(NotOpenError(CLOSED))
+        self._many[many] = None
+        self._work.set()
+
+    def remove_many(self, many: ManyWatch) -> None:
+        del self._many[many]
+
+    def hear(self, task_id: str, watch: AnyWatch) -> None:
+        if self._watches.setdefault(task_id, watch) is not watch:
+            self._more.setdefault(task_id, set()).add(watch)
+
+    def look(self) -> None:
+        """There is something to do."""
+        self._work.set()
+
+    def remove(self, task_id: str, watch: AnyWatch) -> None:
+        if (others := self._more.get(task_id)) is not None:
+            if self._watches[task_id] is watch:
+                self._watches[task_id] = others.pop()
             others.discard(watch)
             if not others:
-                del self._more[watch.task_id]
+                del self._more[task_id]
             return
-        del self._watches[watch.task_id]
-        self._new.pop(watch.task_id, None)
-        if watch.task_id not in self._subscribed:
+        del self._watches[task_id]
+        self._new.pop(task_id, None)
+        if task_id not in self._subscribed:
             return
-        self._left.add(watch.task_id)
+        self._left.add(task_id)
         if self._leaving is None:
             self._leaving = asyncio.get_running_loop().call_later(LINGER, self._leave)
 
-    def _watches_of(self, task_id: str) -> Sequence[Watch]:
+    def _watches_of(self, task_id: str) -> Sequence[AnyWatch]:
         first = self._watches.get(task_id)
         if first is None:
             return ()
@@ -249,19 +157,21 @@ class ResultConsumer:
         for task_id in list(self._watches):
             for watch in self._watches_of(task_id):
                 watch.fail(error)
+        for many in self._many:
+            many.fail(error)
         self._new.clear()
 
     async def _listen(self) -> None:
         async for attempt in retrying(RECONNECT_POLICY, on=(BackendUnavailable,), on_retry=self._lost):
             with attempt:
-                while not self._new and not self._watches:
+                while not self._new and not self._watches and not self._many:
                     self._work.clear()
                     await self._work.wait()
                 async with self._backend.listen() as listener:
                     await self._serve(listener, attempt)
 
     def _lost(self, error: BaseException, retries: int, delay: float) -> None:
-        if self._watches:  # otherwise nobody looks whether it is back
+        if self._watches or self._many:  # otherwise nobody looks whether it is back
             self._outage.down(error)
 
     def _established(self, attempt: Attempt) -> None:
@@ -302,12 +212,19 @@ class ResultConsumer:
             await self._work.wait()
             self._work.clear()
             new, self._new = self._new, {}
+            begun = {many: many.begin() for many in self._many}
+            new |= dict.fromkeys((task_id for ids in begun.values() for task_id in ids), False)
             # A result that is there already needs no subscription. One of a task that was sent from here a moment
             # ago is hardly there: looking first would only delay the subscription.
             await self._fetch([task_id for task_id, just_sent in new.items() if not just_sent])
+            for many, ids in begun.items():
+                many.settle(ids)
             await self._unsubscribe(listener)
             await self._subscribe(listener, [task_id for task_id in new if self._is_open(task_id)])
             self._established(attempt)
+            if any(many.wants for many in self._many):  # the next ones in another round, for others come too
+                self._work.set()
+                await asyncio.sleep(0)
 
     async def _subscribe(self, listener: ResultListener, task_ids: list[str]) -> None:
         async def subscribe(chunk: list[str]) -> None:
@@ -339,6 +256,8 @@ class ResultConsumer:
         while True:
             await anyio.sleep(self._poll_interval)
             await self._fetch(list(self._watches))
+            for many in self._many:
+                many.sweep()
 
     async def _fetch(self, task_ids: list[str]) -> None:
         async def fetch(chunk: list[str]) -> None:
@@ -366,7 +285,7 @@ class ResultConsumer:
         if watches := self._watches_of(task_id):
             final = status_of(document) in states.FINAL
             for watch in watches:
-                watch.see(document, final=final)
+                watch.see(task_id, document, final=final)
 
 
 def _first(error: BaseException) -> BaseException:

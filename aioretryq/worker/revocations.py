@@ -1,4 +1,4 @@
-"""What is not to run: the ids and stamps that were revoked, as this worker has heard."""
+"""What is not to run: the ids, groups and stamps that were revoked, as this worker has heard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aioretryq.message import parse_revocation
 from aioretryq.outcome import Revoked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aioretryq.message import TaskMessage
     from aioretryq.worker.jobs import Job, Jobs
@@ -27,6 +27,7 @@ class Revocations:
 
     def __init__(self, limit: int = KEPT) -> None:
         self._ids: dict[str, None] = {}
+        self._groups: dict[str, None] = {}
         self._stamps: dict[tuple[str, str], None] = {}
         self._limit = limit
         self.keeping = anyio.Lock()
@@ -40,7 +41,9 @@ class Revocations:
         return list(self._ids)
 
     def unwanted(self, message: TaskMessage) -> bool:
-        return message.id in self._ids or (bool(self._stamps) and self._stamped(message.stamps))
+        if message.id in self._ids or message.group in self._groups:
+            return True
+        return bool(self._stamps) and self._stamped(message.stamps)
 
     def _stamped(self, stamps: Mapping[str, Any]) -> bool:
         return any((name, text) in self._stamps for name, value in stamps.items() for text in texts(value))
@@ -49,6 +52,12 @@ class Revocations:
         self._ids[task_id] = None
         if len(self._ids) > self._limit:
             del self._ids[next(iter(self._ids))]
+
+    def add_group(self, group_id: str) -> None:
+        """All tasks of a group: workers would not remember the ids of a large one."""
+        self._groups[group_id] = None
+        if len(self._groups) > self._limit:
+            del self._groups[next(iter(self._groups))]
 
     def merge(self, found: Any) -> None:
         """Ids that another worker knows: a list of them, or of older ones an object with the ids as keys."""
@@ -66,6 +75,7 @@ class Revocations:
     def note(self, notices: Iterable[str], jobs: Jobs) -> None:
         """Take in what a claim has brought, and cancel what is to be stopped."""
         ending: set[str] = set()
+        groups: set[str] = set()
         for text in notices:
             notice = parse_revocation(text)
             if notice.task_id is not None:
@@ -73,12 +83,22 @@ class Revocations:
                 if notice.terminate:
                     ending.add(notice.task_id)
                 continue
+            if notice.group is not None:
+                self.add_group(notice.group)
+                if notice.terminate:
+                    groups.add(notice.group)
+                continue
             self.add_stamps(notice.stamps)
             for job in stamped(jobs, notice.stamps) if notice.terminate else []:
                 stop(job)
         # Once for all: there may be thousands of ids.
-        for job in [job for job in jobs.all() if job.task_id in ending] if ending else []:
-            stop(job)
+        if ending or groups:
+            for job in [job for job in jobs.all() if job.task_id in ending or in_group(job, groups)]:
+                stop(job)
+
+
+def in_group(job: Job, groups: Collection[str]) -> bool:
+    return job.request is not None and job.request.group in groups
 
 
 def stamped(jobs: Jobs, stamps: Mapping[str, Sequence[str]]) -> list[Job]:

@@ -115,6 +115,30 @@ async def test_cut_connections_and_results_that_come_meanwhile(server, proxy):
         await results_within(waiting, 2)
 
 
+@pytest.mark.parametrize("trouble", ["cut", "black_hole"])
+async def test_ten_thousand_that_are_awaited_together(server, proxy, trouble):
+    """Half of the results come before, the others while nothing is heard."""
+    ids = [f"task-{n}" for n in range(10_000)]
+
+    async def wait_for_all():
+        with there.consumer.watch_many(ids) as watch:
+            while some := await watch.next():
+                seen.extend(place for place, _, _ in some)
+
+    seen = []
+    async with client(f"redis://127.0.0.1:{proxy.port}/0", server.url) as there:
+        waiting = asyncio.create_task(wait_for_all())
+        await until(lambda: there.consumer.subscribed == len(ids))
+        await there.elsewhere.store([stored(task_id) for task_id in ids[::2]])
+        await until(lambda: len(seen) > 1000)
+        await asyncio.to_thread(getattr(proxy, trouble))
+        await there.elsewhere.store([stored(task_id) for task_id in ids[1::2]])
+        await asyncio.to_thread(proxy.heal)
+        await results_within([waiting], 15)
+        assert sorted(seen) == list(range(10_000))
+        await until(lambda: there.consumer.watching == there.consumer.subscribed == 0)
+
+
 async def test_a_frozen_server(server):
     async with client(server.url, server.url) as there:
         waiting = await there.wait_for(IDS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
@@ -11,17 +9,19 @@ import anyio
 
 from aioretryq import states
 from aioretryq.calling import is_text
-from aioretryq.errors import IncompleteStream, ResultTimeout
+from aioretryq.errors import ResultTimeout
 from aioretryq.protocol.result import ResultDocument, value_of
+from aioretryq.results.stopping import Stoppable
+from aioretryq.results.tree import Tree, ancestors, ids_before, line_before
+from aioretryq.results.waiting import PROMPT, raise_failure, unless_failed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 
     from aioretryq.app import TaskQueue
     from aioretryq.context import Request
-    from aioretryq.group_result import GroupResult
+    from aioretryq.results.group import GroupResult
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -33,10 +33,12 @@ class Update:
     result: Any
 
 
-class AsyncResult(Generic[R]):
+class AsyncResult(Tree, Stoppable, Generic[R]):
     """The result of a task that was sent. Costs nothing until it is asked for something."""
 
-    def __init__(self, task_id: str, app: TaskQueue, *, parent: AsyncResult[Any] | GroupResult | None = None) -> None:
+    def __init__(
+        self, task_id: str, app: TaskQueue, *, parent: AsyncResult[Any] | GroupResult[Any] | None = None
+    ) -> None:
         if not isinstance(task_id, str):
             raise TypeError(f"The id of a task is a text, not {task_id!r}; use str(...).")
         if not is_text(task_id):
@@ -46,6 +48,7 @@ class AsyncResult(Generic[R]):
         self.parent = parent
         self.ignored = False
         self.just_sent = False  # until somebody waits
+        self._known: ResultDocument | None = None  # the final one, where it came with others
 
     def __repr__(self) -> str:
         return f"<AsyncResult {self.id}>"
@@ -93,17 +96,24 @@ class AsyncResult(Generic[R]):
         """
         if self.ignored:
             return cast("R", None)
-        parents = ancestors(self) if self.parent is not None and propagate and follow_parents else ()
-        if timeout is not None and timeout <= 0:
-            await raise_failure(parents)
-            if (document := await self._meta()).status not in states.FINAL:
-                raise self._too_late(timeout)
-        elif parents:
-            document = await self._final_after(parents, timeout)
-        else:
-            document = await self._final(timeout)
+        parents = ids_before([self]) if self.parent is not None and propagate and follow_parents else ()
+        document = await (self._after(parents, timeout) if parents else self._done(timeout))
         value: R | BaseException = self._value(document, propagate)
         return value
+
+    async def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], object] | None = None) -> Any:
+        """The value of now, without waiting (see `result`); raises the exception of a task that has failed.
+
+        `callback` is called with id and value.
+        """
+        value = self._value(await self._meta(), propagate)
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    async def throw(self) -> None:
+        """Raises the exception of a task that has failed."""
+        await self.maybe_throw()
 
     async def finished(self) -> None:
         """Wait until the task is done, whatever came of it."""
@@ -130,7 +140,7 @@ class AsyncResult(Generic[R]):
 
     async def _final(self, timeout: float | None = None) -> ResultDocument:
         results = self.app.results
-        if (known := results.cached(self.id)) is not None:
+        if (known := self._known or results.cached(self.id)) is not None:
             return known
         just_sent, self.just_sent = self.just_sent, False
         with self.app.watch(self.id, just_sent=just_sent) as watch:
@@ -145,10 +155,28 @@ class AsyncResult(Generic[R]):
                 if document.status in states.FINAL:
                     return document
 
-    async def _final_after(self, parents: Sequence[AsyncResult[Any]], timeout: float | None) -> ResultDocument:
-        with anyio.move_on_after(timeout):
-            await raise_failure(parents)
-            return await unless_failed(parents, self._final())
+    async def _done(self, timeout: float | None) -> ResultDocument:
+        if timeout is None or timeout > 0:
+            return await self._final(timeout)
+        document = await self._meta()
+        if document.status not in states.FINAL:
+            raise self._too_late(timeout)
+        return document
+
+    async def _after(self, parents: Sequence[str], timeout: float | None) -> ResultDocument:
+        """Of the exception of one of those before it, and of its own, the former is why."""
+        at_once = timeout is not None and timeout <= 0
+        with anyio.move_on_after(None if at_once else timeout):
+            if len(parents) <= PROMPT:
+                await raise_failure(self.app, parents)
+            try:
+                document = await (self._done(0) if at_once else unless_failed(self.app, parents, self._final()))
+            except ResultTimeout:
+                await raise_failure(self.app, parents)
+                raise
+            if document.status in states.PROPAGATED:
+                await raise_failure(self.app, parents)
+            return document
         raise self._too_late(timeout)
 
     def _too_late(self, timeout: float | None) -> ResultTimeout:
@@ -161,7 +189,17 @@ class AsyncResult(Generic[R]):
         return value
 
     async def _meta(self) -> ResultDocument:
-        return await self.app.results.get_task_meta(self.id)
+        return self._known or await self.app.results.get_task_meta(self.id)
+
+    def know(self, document: ResultDocument) -> None:
+        """The final document has come, with others: nobody has to ask for it again."""
+        self._known = document
+
+    def at_hand(self) -> tuple[str, Any] | None:
+        """State and value, where nobody has to wait for them."""
+        if self.ignored:
+            return states.SUCCESS, None
+        return None if self._known is None else (self._known.status, value_of(self._known))
 
     async def status(self) -> str:
         """PENDING, STARTED, RETRY, SUCCESS, FAILURE, REVOKED, or a state of the task's own."""
@@ -180,43 +218,18 @@ class AsyncResult(Generic[R]):
     async def traceback(self) -> str | None:
         return (await self._meta()).traceback
 
-    async def children(self) -> list[AsyncResult[Any] | GroupResult]:
+    async def children(self) -> list[AsyncResult[Any] | GroupResult[Any]]:
         """Results of the tasks and groups that this one has sent."""
-        found = (await self._meta()).children or []
-        results = [self.app.result_from_tuple(entry) for entry in found]
+        return self._children(await self._meta())
+
+    def _children(self, document: ResultDocument) -> list[AsyncResult[Any] | GroupResult[Any]]:
+        results = [self.app.result_from_tuple(entry) for entry in document.children or ()]
         # A retried Celery task lists itself: following that would never end.
         return [each for each in results if each != self]
 
-    async def iterdeps(
-        self, intermediate: bool = False
-    ) -> AsyncIterator[tuple[AsyncResult[Any] | GroupResult | None, AsyncResult[Any] | GroupResult]]:
-        """(Who has sent it, result) for this one and all that came of it, each once.
-
-        Raises IncompleteStream at a task that is not done; with `intermediate=True` it is taken for childless.
-        """
-        waiting: deque[tuple[AsyncResult[Any] | GroupResult | None, AsyncResult[Any] | GroupResult]]
-        waiting, seen = deque([(None, self)]), {self.id}
-        while waiting:
-            sender, node = waiting.popleft()
-            yield sender, node
-            if await node.ready():
-                new = [child for child in await node.children() if child.id not in seen]
-                seen.update(child.id for child in new)
-                waiting.extend((node, child) for child in new)
-            elif not intermediate:
-                raise IncompleteStream(f"{node.id} is not done: what it will send is not known yet.")
-
-    async def collect(
-        self, intermediate: bool = False, **options: Any
-    ) -> AsyncIterator[tuple[AsyncResult[Any] | GroupResult, Any]]:
-        """(Result, value) for this task and all that came of it, waiting for each; options are those of `get`."""
-        async for _, node in self.iterdeps(intermediate):
-            yield node, await node.get(**options)
-
-    async def get_leaf(self) -> Any:
-        """The value of the last task that came of this one."""
-        values = [value async for _, value in self.collect()]
-        return values[-1]
+    async def _children_if_done(self) -> list[AsyncResult[Any] | GroupResult[Any]] | None:
+        document = await self._meta()
+        return self._children(document) if document.status in states.FINAL else None
 
     async def date_done(self) -> str | None:
         """When the final state was reached: ISO 8601 text."""
@@ -241,6 +254,16 @@ class AsyncResult(Generic[R]):
     async def queue(self) -> str | None:
         return (await self._meta()).queue
 
+    async def stamped_headers(self) -> list[str] | None:
+        """Names of the task's stamps; stored where it has some."""
+        found = (await self._meta()).extra.get("stamped_headers")
+        return [str(name) for name in found] if isinstance(found, list | tuple) else None
+
+    async def stamps(self) -> dict[str, Any]:
+        """The task's stamps, by name."""
+        extra = (await self._meta()).extra
+        return {name: extra.get(name) for name in await self.stamped_headers() or ()}
+
     async def ready(self) -> bool:
         return await self.status() in states.FINAL
 
@@ -256,74 +279,33 @@ class AsyncResult(Generic[R]):
 
     async def forget(self) -> None:
         """Delete the stored result, and those of its parents."""
-        await self.app.results.forget([self.id, *(result.id for result in ancestors(self))])
-
-    async def revoke(self, *, terminate: bool = False) -> None:
-        """The task is not to run: dropped where it waits, and its result is REVOKED from now on.
-
-        A task that is running already goes on; `terminate=True` cancels it (within about a second). A result
-        that is final stays as it is.
-        """
-        await self.app.revoke(self.id, terminate=terminate)
-
-    def as_tuple(self) -> tuple[tuple[str, Any], None]:
-        """What Celery calls this result where it is stored; `TaskQueue.result_from_tuple` reads it."""
-        return (self.id, self.parent.as_tuple() if self.parent else None), None
+        self._known = None
+        await self.app.results.forget([self.id, *ids_before([self])])
 
     def as_list(self) -> list[str]:
         """The ids of this task and of those before it in a chain."""
-        return [self.id, *(self.parent.as_list() if self.parent else ())]
+        found = [self.id]
+        for node in reversed(line_before(self)):
+            if not isinstance(node, AsyncResult):
+                return found + node.as_list()
+            found.append(node.id)
+        return found
 
+    def _leaves(self) -> Iterable[AsyncResult[Any]]:
+        return (self,)
 
-def ancestors(result: AsyncResult[Any] | GroupResult) -> list[AsyncResult[Any]]:
-    """The tasks before it, the first one first."""
-    found: list[AsyncResult[Any]] = []
-    node = result.parent
-    while node is not None:
-        found[:0] = leaves(node)
-        node = node.parent
-    return found
+    def _leaf_ids(self) -> Iterable[str]:
+        return (self.id,)
 
+    def _written_members(self) -> None:
+        """A task has none."""
 
-def leaves(result: AsyncResult[Any] | GroupResult) -> list[AsyncResult[Any]]:
-    """The tasks of a group, and of the groups in it; or the one that it is."""
-    if isinstance(result, AsyncResult):
-        return [result]
-    return [leaf for member in result.results for leaf in leaves(member)]
+    def _following_others(self) -> Iterable[Any]:
+        """Members with something before them."""
+        return ()
 
-
-async def raise_failure(results: Sequence[AsyncResult[Any]]) -> None:
-    """The exception of the first of them that has failed by now."""
-    for result in results:
-        if (document := await result._meta()).status in states.PROPAGATED:
-            raise value_of(document)
-
-
-async def unless_failed(parents: Sequence[AsyncResult[Any]], waiting: Coroutine[Any, Any, T]) -> T:
-    """What is waited for; or the exception of the first of the parents that fails meanwhile."""
-    main = asyncio.ensure_future(waiting)
-    others = [asyncio.ensure_future(parent.get(follow_parents=False)) for parent in parents]
-    try:
-        pending: set[asyncio.Future[Any]] = {main, *others}
-        while not main.done():
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for each in done - {main}:
-                each.result()
-        return main.result()
-    finally:
-        await cancel([main, *others])
-
-
-async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Returns when none of them runs any more; what they raise is nobody's concern."""
-    running = [task for task in tasks if not task.done()]
-    for task in running:
-        task.cancel()
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.exception()  # else asyncio tells of it
-    with anyio.CancelScope(shield=True):
-        await asyncio.gather(*running, return_exceptions=True)
+    def _group_of_members(self, big: int) -> None:
+        """No group's id stands for it."""
 
 
 class EagerResult(AsyncResult[R]):
@@ -334,6 +316,7 @@ class EagerResult(AsyncResult[R]):
         self.parent = None
         self.ignored = False
         self.request = request
+        self.sent: list[AsyncResult[Any] | GroupResult[Any]] = []
         self._document = ResultDocument(
             task_id=self.id,
             status=status,
@@ -350,6 +333,9 @@ class EagerResult(AsyncResult[R]):
         return f"<EagerResult {self.id} {self._document.status}>"
 
     async def get(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> Any:
+        if propagate and follow_parents:
+            for before in ancestors(self):
+                await before.get(follow_parents=False)
         if propagate and self._document.status in states.PROPAGATED:
             raise self._eager_value
         return self._eager_value
@@ -357,8 +343,21 @@ class EagerResult(AsyncResult[R]):
     async def updates(self) -> AsyncIterator[Update]:
         yield Update(self._document.status, self._eager_value)
 
+    async def children(self) -> list[AsyncResult[Any] | GroupResult[Any]]:
+        return self.sent
+
     async def _meta(self) -> ResultDocument:
         return self._document
+
+    def at_hand(self) -> tuple[str, Any]:
+        return self._document.status, self._eager_value
+
+    async def _children_if_done(self) -> list[AsyncResult[Any] | GroupResult[Any]]:
+        return self.sent
+
+    def _leaf_ids(self) -> Iterable[str]:
+        """Those that can be asked for elsewhere."""
+        return ()
 
     async def result(self) -> Any:
         return self._eager_value
@@ -372,5 +371,8 @@ class EagerResult(AsyncResult[R]):
     async def forget(self) -> None:
         """Nothing is stored."""
 
-    async def revoke(self, *, terminate: bool = False) -> None:
+    async def revoke(self, **options: Any) -> None:
+        """It has run already."""
+
+    async def cancel(self) -> None:
         """It has run already."""
