@@ -98,18 +98,23 @@ class ResultBackend(Protocol):
 
     async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
         """What their sender knows by now: the size, and whether it still sends. Nothing happens to a chord that is
-        closed, or forgotten.
+        closed or forgotten, or of which somebody tells that it has failed. Nobody gets the right to send the body by
+        it: where all parts are there already, the chord is overdue.
         """
         ...
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
-        """So many parts more return to chords that are open."""
+        """So many parts more return to chords that are not closed. To be called before the parts are sent, and by a
+        part that has not returned itself."""
         ...
 
     async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
         """Chords that somebody has to look after, at most `limit`; none is told again within `patience` seconds.
 
-        A chord without a body (others opened it, and no part told us) is none of them.
+        Those that nobody knows the body of are none of them (others opened it, and no part has told). Some time may
+        pass until a chord is overdue, the more the older it is, minutes at most; where many are open, one call does
+        not look at all of them. A chord is "expired" when less than a tenth of its life is left, which every part
+        that returns begins anew (at least three times the patience, an hour at most).
         """
         ...
 

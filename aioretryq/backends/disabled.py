@@ -56,10 +56,11 @@ class DisabledBackend:
             _refuse()
 
     async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
-        raise NotImplementedError
+        await self.open_chords(openings)
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
-        raise NotImplementedError
+        if additions:
+            _refuse()
 
     async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
         return []

@@ -186,13 +186,21 @@ class MemoryBackend:
                 store.chords.open(opening, now)
 
     async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
-        raise NotImplementedError
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            for opening in openings:
+                store.chords.amend(opening, now)
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
-        raise NotImplementedError
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            for addition in additions:
+                store.chords.add(addition, now)
 
     async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
-        return []
+        store, now = self._checked(), self._clock()
+        with store.lock:
+            return store.chords.overdue(patience, limit, now)
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         store, now = self._checked(), self._clock()

@@ -8,7 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aioretryq import states
-from aioretryq.backends.redis_chords import RedisChords
+from aioretryq.backends.redis_chords import SCRIPTS, RedisChords
 from aioretryq.backends.redis_listener import RedisListener
 from aioretryq.drivers.redis import RedisServer, close
 from aioretryq.drivers.redis_line import Line, load_scripts
@@ -39,7 +39,7 @@ class RedisBackend:
         self.display_url = self._server.display_url
         self._prefix = key_prefix(str(settings.result_backend_transport_options.get("global_keyprefix", "")))
         ordered = bool(settings.result_backend_transport_options.get("result_chord_ordered", True))
-        self._chords = RedisChords(f"{self._prefix}celery-taskset-meta-", ordered=ordered)
+        self.chords = RedisChords(self._prefix, ordered=ordered)
         self._connect_within = settings.broker_connection_timeout
         self._answer_within = settings.answer_within
         self._line: Line | None = None
@@ -59,9 +59,7 @@ class RedisBackend:
             await line.close()
             raise
         self._line, self._client = line, self._server.client("backend")
-        self._scripts = load_scripts(
-            line, "aioretryq.backends", "store", "count_parts", "hold_chords", "close_chords"
-        )
+        self._scripts = load_scripts(line, "aioretryq.backends", "store", *SCRIPTS)
         return self
 
     async def __aexit__(
@@ -146,36 +144,42 @@ class RedisBackend:
             await client.delete(self._group_key(group_id))
 
     async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
-        with self._server.errors():
-            await self._chords.open(self._checked(), openings)
+        self._checked()
+        for chunk in _chunks(openings):
+            await self.chords.open(self._scripts["open_chords"], chunk)
 
     async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
-        raise NotImplementedError
+        self._checked()
+        for chunk in _chunks(openings):
+            await self.chords.open(self._scripts["open_chords"], chunk, amend=True)
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
-        raise NotImplementedError
+        self._checked()
+        for chunk in _chunks(additions):
+            await self.chords.add(self._scripts["add_parts"], chunk)
 
     async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
-        return []
+        self._checked()
+        return await self.chords.overdue(self._scripts["overdue_chords"], patience, limit)
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         self._checked()
         claimed: list[bool] = []
         for chunk in _chunks(parts):
-            claimed += await self._chords.count(self._scripts["count_parts"], chunk)
+            claimed += await self.chords.count(self._scripts["count_parts"], chunk)
         return claimed
 
     async def chord_parts(self, group_id: str) -> list[bytes]:
         with self._server.errors():
-            return await self._chords.parts(self._checked(), group_id)
+            return await self.chords.parts(self._checked(), group_id)
 
     async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
         self._checked()
-        return await self._chords.hold(self._scripts["hold_chords"], claims, hold)
+        return await self.chords.hold(self._scripts["hold_chords"], claims, hold)
 
     async def close_chords(self, claims: Sequence[ChordClaim]) -> None:
         self._checked()
-        await self._chords.close(self._scripts["close_chords"], claims)
+        await self.chords.close(self._scripts["close_chords"], claims)
 
     async def cleanup(self) -> int:
         return 0  # the server deletes what has expired

@@ -3,7 +3,10 @@
 With G = `celery-taskset-meta-<group id>`: `G.s` is how many parts return, `G.t` how many were added since, `G.j` what
 they returned (a sorted set by index, or a list), `G.d` who was counted already, `G.c` who may send the body, then
 "done"; G itself is the tree of the header's results, where a part is a group. In `G.d` our workers also note which of
-them will come back to send the body.
+them will come back to send the body, and who has added parts.
+
+Keys of our own are `aioretryq.chords`, which orders the open chords by when to look whether they are overdue, and
+`G.r`, what is known of one then (see chord_watch.lua). They go with the chord, and live a little longer than it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.drivers.redis import flags
+from aioretryq.message import OverdueChord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from aioretryq.drivers.redis_line import Script
-    from aioretryq.message import ChordClaim, ChordOpening, ChordPart
+    from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart
 
 DONE = 300
 """Seconds for which a closed chord is not begun anew by a part that comes late."""
@@ -27,56 +31,88 @@ DONE = 300
 PAGE = 1000
 """Parts in one answer: their results may be large, and an answer has a deadline."""
 
+LOOKED_AT = 1000
+"""Chords that one look for overdue ones goes through: two or three milliseconds of the server."""
+
+SCRIPTS = ("open_chords", "add_parts", "overdue_chords", "count_parts", "hold_chords", "close_chords")
+
 
 class RedisChords:
     def __init__(self, prefix: str, *, ordered: bool) -> None:
-        self._prefix = prefix
-        self._ordered = ordered
+        """`prefix` is that of all keys."""
+        self._index = f"{prefix}aioretryq.chords"
+        self._prefix = f"{prefix}celery-taskset-meta-"
+        self.ordered = ordered
 
-    def _key(self, group_id: str, kind: str = "") -> str:
-        return f"{self._prefix}{group_id}{kind}"
+    def _keys(self, group_id: str, *kinds: str) -> list[str]:
+        return [f"{self._prefix}{group_id}{kind}" for kind in kinds]
 
-    async def open(self, client: Redis, openings: Sequence[ChordOpening]) -> None:
-        if not openings:
-            return
-        async with client.pipeline(transaction=True) as pipe:
-            for opening in openings:
-                pipe.delete(self._key(opening.group_id, ".c"))
-                if opening.size is not None:
-                    pipe.set(self._key(opening.group_id, ".s"), opening.size, ex=_seconds(opening.ttl) or None)
-            await pipe.execute()
+    async def open(self, script: Script, openings: Sequence[ChordOpening], *, amend: bool = False) -> None:
+        """In one step each. `amend`: only those that are open."""
+        keys = [self._index]
+        args: list[Any] = [int(amend)]
+        for opening in openings:
+            keys += self._keys(opening.group_id, ".c", ".s", ".r")
+            args += [opening.group_id, _or_empty(opening.size), _seconds(opening.ttl), opening.body]
+            args.append(_or_empty(opening.sending))
+        await script(keys, args)
+
+    async def add(self, script: Script, additions: Sequence[ChordAddition]) -> None:
+        keys = [key for each in additions for key in self._keys(each.group_id, ".t", ".s", ".d", ".c")]
+        await script(keys, [value for each in additions for value in (each.task_id, _seconds(each.ttl))])
+
+    async def overdue(self, script: Script, patience: float, limit: int) -> list[OverdueChord]:
+        args = [self._prefix, int(self.ordered), patience, limit, max(limit, LOOKED_AT)]
+        return [_overdue(*fields) for fields in await script([self._index], args)]
+
+    def counting_keys(self, group_id: str) -> list[str]:
+        """What counting a part reads and writes."""
+        return self._keys(group_id, ".j", ".t", ".s", ".d", "", ".c")
 
     async def count(self, script: Script, parts: Sequence[ChordPart]) -> list[bool]:
-        keys = [self._key(part.group_id, kind) for part in parts for kind in (".j", ".t", ".s", ".d", "", ".c")]
-        args: list[Any] = [int(self._ordered)]
+        keys = [self._index]
+        args: list[Any] = [int(self.ordered)]
         for part in parts:
+            keys += [*self.counting_keys(part.group_id), *self._keys(part.group_id, ".r")]
             position = "+inf" if part.index is None else part.index
-            args += [part.task_id, part.content, position, _seconds(part.ttl)]
-            args += [_milliseconds(part.hold), part.token, int(part.returns)]
+            args += [part.group_id, part.task_id, part.content, position, _seconds(part.ttl)]
+            args += [_milliseconds(part.hold), part.token, int(part.returns), part.body or b"", part.why or ""]
         return flags(await script(keys, args))
 
     async def parts(self, client: Redis, group_id: str) -> list[bytes]:
-        key = self._key(group_id, ".j")
+        (key,) = self._keys(group_id, ".j")
         found: list[bytes] = []
         while True:
             start, end = len(found), len(found) + PAGE - 1
-            read: Any = client.zrange(key, start, end) if self._ordered else client.lrange(key, start, end)
+            read: Any = client.zrange(key, start, end) if self.ordered else client.lrange(key, start, end)
             page: list[bytes] = await read
             found += page
             if len(page) < PAGE:
                 return found
 
     async def hold(self, script: Script, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
-        keys = [self._key(claim.group_id, kind) for claim in claims for kind in (".c", ".s")]
+        keys = [key for claim in claims for key in self._keys(claim.group_id, ".c", ".s", ".r")]
         return flags(await script(keys, [_milliseconds(hold), *(claim.token for claim in claims)])) if claims else []
 
     async def close(self, script: Script, claims: Sequence[ChordClaim]) -> None:
-        keys = [self._key(claim.group_id, kind) for claim in claims for kind in (".j", ".t", ".s", ".d", ".c")]
+        keys = [self._index]
         args: list[Any] = [DONE]
         for claim in claims:
-            args += [claim.token, int(claim.failed)]
+            keys += self._keys(claim.group_id, ".j", ".t", ".s", ".d", ".c", ".r")
+            args += [claim.group_id, claim.token, int(claim.failed)]
         if claims:
             await script(keys, args)
+
+
+def _overdue(
+    group_id: bytes, body: bytes, why: bytes, told: int, returned: int, size: int, age: bytes
+) -> OverdueChord:
+    known = None if size < 0 else size
+    return OverdueChord(group_id.decode(), body, why.decode(), told, returned, known, float(age))
+
+
+def _or_empty(value: float | None) -> Any:
+    return "" if value is None else value
 
 
 def _milliseconds(hold: float) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
-from aioretryq.backends import sqlite_chords
+from aioretryq.backends import sqlite_chords, sqlite_watch
 from aioretryq.backends import sqlite_results as store
 from aioretryq.drivers import doorbell
 from aioretryq.drivers.sqlite import Database, path_of
@@ -182,24 +182,29 @@ class SQLiteBackend:
     async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
         if openings:
             now = self._clock()
-            await self._database.write(lambda connection: sqlite_chords.open_chords(connection, openings, now))
+            await self._database.write(lambda connection: sqlite_watch.open_chords(connection, openings, now))
 
     async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
-        raise NotImplementedError
+        if openings:
+            now = self._clock()
+            await self._database.write(lambda connection: sqlite_watch.amend(connection, openings, now))
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
-        raise NotImplementedError
+        if additions:
+            now = self._clock()
+            await self._database.write(lambda connection: sqlite_chords.add(connection, additions, now))
 
     async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
-        return []
+        now = self._clock()
+        if not await self._database.read(lambda connection: sqlite_watch.due(connection, now)):
+            return []  # nearly always: nobody has to be kept from writing
+        return await self._database.write(lambda connection: sqlite_watch.overdue(connection, patience, limit, now))
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         if not parts:
             return []
         now = self._clock()
-        return await self._database.write(
-            lambda connection: [sqlite_chords.count(connection, part, now) for part in parts]
-        )
+        return await self._database.write(lambda connection: [_count(connection, part, now) for part in parts])
 
     async def chord_parts(self, group_id: str) -> list[bytes]:
         return await self._database.read(lambda connection: sqlite_chords.parts(connection, group_id))
@@ -240,6 +245,13 @@ def _store(
 ) -> tuple[set[int], list[bool]]:
     stored = store.store(connection, results, now)
     return store.listeners(connection) if any(stored) else set(), stored
+
+
+def _count(connection: sqlite3.Connection, part: ChordPart, now: float) -> bool:
+    mine = sqlite_chords.count(connection, part, now)
+    if part.body:
+        sqlite_watch.adopt(connection, part, now)
+    return mine
 
 
 def _clean(connection: sqlite3.Connection, now: float) -> int:

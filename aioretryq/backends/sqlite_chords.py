@@ -2,55 +2,134 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from aioretryq.message import ChordClaim, ChordOpening, ChordPart
+    from aioretryq.message import ChordAddition, ChordClaim, ChordPart
 
 REMEMBERED = 300.0
 """Seconds for which a closed chord is not begun anew by a part that comes late."""
 
 
-def open_chords(connection: sqlite3.Connection, openings: Sequence[ChordOpening], now: float) -> None:
-    for opening in openings:
-        _forget_old(connection, opening.group_id, now, also_done=True)
-        connection.execute(
-            """INSERT INTO chords (group_id, size, expires) VALUES (?, ?, ?)
-            ON CONFLICT (group_id) DO UPDATE SET size = excluded.size, expires = excluded.expires""",
-            (opening.group_id, opening.size, _end(opening.ttl, now)),
-        )
+class Row(Struct, frozen=True):
+    """What is known of a chord; moments are of the wall clock, None never."""
+
+    size: int | None
+    added: int
+    counted: int
+    sender: str | None
+    held: float | None
+    bound: str | None
+    done: float | None
+    expires: float | None
+    sending: float | None
+    margin: float | None
+    verdict: str | None
+
+    @property
+    def whole(self) -> int | None:
+        return None if self.size is None else self.size + self.added
+
+
+_COLUMNS = ", ".join(Row.__struct_fields__)
+
+
+def read(connection: sqlite3.Connection, group_id: str) -> Row | None:
+    found = connection.execute(f"SELECT {_COLUMNS} FROM chords WHERE group_id = ?", (group_id,)).fetchone()
+    return None if found is None else Row(*found)
 
 
 def count(connection: sqlite3.Connection, part: ChordPart, now: float) -> bool:
-    _forget_old(connection, part.group_id, now)
+    """Also of one that is no part, but asks for the right to tell what has become of an overdue chord."""
+    forget_old(connection, part.group_id, now)
+    if part.why is not None:
+        return _rescue(connection, part, now)
     connection.execute("INSERT OR IGNORE INTO chords (group_id) VALUES (?)", (part.group_id,))
-    size, sender, held, bound, done = connection.execute(
-        "SELECT size, sender, held, bound, done FROM chords WHERE group_id = ?", (part.group_id,)
-    ).fetchone()
+    ((done,),) = connection.execute("SELECT done FROM chords WHERE group_id = ?", (part.group_id,)).fetchall()
     if done is not None:
         return False
-    added = connection.execute(
+    new = connection.execute(
         "INSERT OR IGNORE INTO chord_parts (group_id, task_id, position, content) VALUES (?, ?, ?, ?)",
         (part.group_id, part.task_id, part.index, part.content),
     ).rowcount
-    expires = (_end(part.ttl, now), part.group_id)
+    expires = (end(part.ttl, now), part.group_id)
     connection.execute("UPDATE chords SET expires = ? WHERE group_id = ?", expires)
-    counting = "SELECT count(*) FROM chord_parts WHERE group_id = ?"
-    ((counted,),) = connection.execute(counting, (part.group_id,)).fetchall()
-    if size != counted:
-        return False
-    if sender != part.token:
-        taken = sender is not None and held > now
-        if taken or (not added and bound not in (None, part.token)):
+    chord = read(connection, part.group_id)
+    assert chord is not None
+    return chord.whole == chord.counted and _claim(connection, chord, part, now, new=bool(new))
+
+
+def _claim(connection: sqlite3.Connection, chord: Row, part: ChordPart, now: float, *, new: bool) -> bool:
+    if chord.sender != part.token:
+        taken = chord.sender is not None and chord.held is not None and chord.held > now
+        if taken or (not new and chord.bound not in (None, part.token)):
             return False
+    held = now + part.hold
     connection.execute(
         "UPDATE chords SET sender = ?, held = ?, bound = ? WHERE group_id = ?",
-        (part.token, now + part.hold, part.token if part.returns else bound, part.group_id),
+        (part.token, held, part.token if part.returns else chord.bound, part.group_id),
     )
+    if not part.returns:  # somebody has to look what has become of it
+        looked = "UPDATE chords SET look = ? WHERE group_id = ? AND look IS NOT NULL"
+        connection.execute(looked, (held, part.group_id))
     return True
+
+
+def _rescue(connection: sqlite3.Connection, part: ChordPart, now: float) -> bool:
+    chord = read(connection, part.group_id)
+    if chord is None or chord.done is not None:
+        return False
+    if part.why == "complete":
+        return chord.whole == chord.counted and _claim(connection, chord, part, now, new=False)
+    if chord.sender not in (None, part.token) and chord.held is not None and chord.held > now:
+        return False
+    if chord.verdict is None:
+        if chord.whole == chord.counted or chord.bound is not None or not _is_overdue(chord, part, now):
+            return False
+        # Without its size no part completes it any more.
+        connection.execute(
+            "UPDATE chords SET verdict = ?, size = NULL, look = NULL, expires = ? WHERE group_id = ?",
+            (part.token, end(part.ttl, now), part.group_id),
+        )
+    elif chord.verdict != part.token:
+        return False
+    holding = "UPDATE chords SET sender = ?, held = ? WHERE group_id = ?"
+    connection.execute(holding, (part.token, now + part.hold, part.group_id))
+    return True
+
+
+def _is_overdue(chord: Row, part: ChordPart, now: float) -> bool:
+    """Nobody has spoken for it since it was told."""
+    if part.why == "unsent":
+        return chord.sending is not None and chord.sending <= now
+    return chord.margin is not None and chord.expires is not None and chord.expires - now <= chord.margin
+
+
+def add(connection: sqlite3.Connection, additions: Sequence[ChordAddition], now: float) -> None:
+    for each in additions:
+        forget_old(connection, each.group_id, now)
+        opening = "INSERT OR IGNORE INTO chords (group_id, expires) VALUES (?, ?)"
+        connection.execute(opening, (each.group_id, end(each.ttl, now)))
+        adding = """INSERT OR IGNORE INTO chord_additions
+            SELECT group_id, ? FROM chords WHERE group_id = ? AND done IS NULL"""
+        added = connection.execute(adding, (each.task_id, each.group_id)).rowcount
+        connection.execute("UPDATE chords SET added = added + ? WHERE group_id = ?", (added, each.group_id))
+
+
+def room(connection: sqlite3.Connection, group_id: str, now: float) -> float:
+    """How many parts more it may count without being complete: none where it is closed."""
+    chord = read(connection, group_id)
+    if chord is None or (chord.expires is not None and chord.expires <= now):
+        return math.inf
+    if chord.done is not None:
+        return 0
+    return math.inf if chord.whole is None else chord.whole - chord.counted - 1  # None may be told later
 
 
 def parts(connection: sqlite3.Connection, group_id: str) -> list[bytes]:
@@ -63,8 +142,9 @@ def parts(connection: sqlite3.Connection, group_id: str) -> list[bytes]:
 def hold(connection: sqlite3.Connection, claim: ChordClaim, now: float, until: float) -> bool:
     held = connection.execute(
         """UPDATE chords SET sender = ?, held = ?
-        WHERE group_id = ? AND done IS NULL AND size IS NOT NULL AND (sender = ? OR ifnull(held, 0) <= ?)""",
-        (claim.token, until, claim.group_id, claim.token, now),
+        WHERE group_id = ? AND done IS NULL AND (size IS NOT NULL OR verdict = ?)
+        AND (sender = ? OR ifnull(held, 0) <= ?)""",
+        (claim.token, until, claim.group_id, claim.token, claim.token, now),
     )
     return held.rowcount == 1
 
@@ -72,11 +152,12 @@ def hold(connection: sqlite3.Connection, claim: ChordClaim, now: float, until: f
 def close(connection: sqlite3.Connection, claims: Sequence[ChordClaim], now: float) -> None:
     for claim in claims:
         closed = connection.execute(
-            "UPDATE chords SET done = ?, expires = ? WHERE group_id = ? AND sender = ?",
+            "UPDATE chords SET done = ?, expires = ?, look = NULL WHERE group_id = ? AND sender = ?",
             (now, now + REMEMBERED, claim.group_id, claim.token),
         )
         if closed.rowcount:
-            connection.execute("DELETE FROM chord_parts WHERE group_id = ?", (claim.group_id,))
+            for table in ("chord_parts", "chord_bodies", "chord_additions"):
+                connection.execute(f"DELETE FROM {table} WHERE group_id = ?", (claim.group_id,))
 
 
 def clean(connection: sqlite3.Connection, now: float) -> None:
@@ -85,12 +166,12 @@ def clean(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("DELETE FROM chords WHERE expires <= ?", (now,))
 
 
-def _forget_old(connection: sqlite3.Connection, group_id: str, now: float, *, also_done: bool = False) -> None:
+def forget_old(connection: sqlite3.Connection, group_id: str, now: float, *, also_done: bool = False) -> None:
     over = "group_id = ? AND (expires <= ? OR (? AND done IS NOT NULL))"
     old = connection.execute(f"DELETE FROM chords WHERE {over}", (group_id, now, also_done))
     if old.rowcount:
         connection.execute("DELETE FROM chord_parts WHERE group_id = ?", (group_id,))
 
 
-def _end(ttl: float | None, now: float) -> float | None:
+def end(ttl: float | None, now: float) -> float | None:
     return None if ttl is None else now + ttl

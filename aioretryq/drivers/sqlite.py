@@ -1,4 +1,4 @@
-"""One SQLite file, used from asyncio: a connection in a thread of its own, and the layout of the file."""
+"""One SQLite file, used from asyncio: a connection in a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from aioretryq.drivers.call_thread import CallThread
+from aioretryq.drivers.sqlite_layout import APPLICATION_ID, SCHEMA_VERSION, statements
 from aioretryq.errors import ConfigError, NotOpenError
 
 if TYPE_CHECKING:
@@ -29,105 +30,6 @@ BUSY_SECONDS = 5.0
 """How long to wait for another process's transaction. Ours take milliseconds."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.01
 """Seconds between looks whether it is over, at most: the first, and after many."""
-
-APPLICATION_ID = 0x61725171  # "arQq": tells our files from those of other programs
-SCHEMA_VERSION = 3
-# Who listens says so again and again. A broadcast is one row for all who listen, or for the inboxes of its key.
-EXCHANGES = """
-CREATE TABLE broadcasts (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    exchange TEXT NOT NULL,
-    routing_key TEXT NOT NULL,
-    inbox INTEGER NOT NULL,
-    expires REAL NOT NULL,
-    body BLOB NOT NULL
-);
-CREATE INDEX broadcasts_expires ON broadcasts (expires);
-CREATE TABLE ears (
-    name TEXT PRIMARY KEY,
-    exchange TEXT NOT NULL,
-    pattern TEXT NOT NULL,
-    inbox INTEGER NOT NULL,
-    until REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE bindings (
-    exchange TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    routing_key TEXT NOT NULL,
-    queue TEXT NOT NULL,
-    until REAL,
-    PRIMARY KEY (exchange, kind, routing_key, queue)
-) WITHOUT ROWID;
-CREATE INDEX bindings_until ON bindings (until) WHERE until IS NOT NULL;
-"""
-# A chord is open once its size is known; parts may come before. `sender` is who may send the body, until `held`;
-# `bound` who may as the only one, whatever the time, for its message comes back; `done` when it was closed.
-CHORDS = """
-CREATE TABLE chords (
-    group_id TEXT PRIMARY KEY, size INTEGER, sender TEXT, held REAL, bound TEXT, done REAL, expires REAL
-) WITHOUT ROWID;
-CREATE INDEX chords_expires ON chords (expires) WHERE expires IS NOT NULL;
-CREATE TABLE chord_parts (
-    id INTEGER PRIMARY KEY,
-    group_id TEXT NOT NULL,
-    task_id TEXT NOT NULL,
-    position INTEGER,
-    content BLOB NOT NULL
-);
-CREATE UNIQUE INDEX chord_parts_once ON chord_parts (group_id, task_id, ifnull(position, -1));
-"""
-# A message waits (neither due nor receipt), is parked (due) or claimed (receipt). Waiting ones are served by
-# priority, then position; positions only have a meaning within one queue and priority. The partial indexes keep
-# each of the three kinds from slowing down the others. `deliveries` are those that have ended without a finish.
-SCHEMA = (
-    """
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY,
-    queue TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    due REAL,
-    receipt TEXT,
-    lease_until REAL,
-    redelivered INTEGER NOT NULL DEFAULT 0,
-    deliveries INTEGER NOT NULL DEFAULT 0,
-    interruptions INTEGER NOT NULL DEFAULT 0,
-    body BLOB NOT NULL
-);
-CREATE INDEX messages_waiting ON messages (queue, priority, position) WHERE due IS NULL AND receipt IS NULL;
-CREATE INDEX messages_parked ON messages (queue, due) WHERE due IS NOT NULL;
-CREATE INDEX messages_claimed ON messages (lease_until) WHERE lease_until IS NOT NULL;
-CREATE TABLE sent (tag TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX sent_expires ON sent (expires);
-CREATE TABLE dead (id TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE sweep (only INTEGER PRIMARY KEY, last REAL NOT NULL, quiet_until REAL NOT NULL);
-CREATE TABLE revoked (id INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL, expires REAL NOT NULL);
-CREATE TABLE results (task_id TEXT PRIMARY KEY, state TEXT NOT NULL, expires REAL, document BLOB NOT NULL);
-CREATE INDEX results_expires ON results (expires) WHERE expires IS NOT NULL;
-CREATE TABLE listeners (
-    topic TEXT NOT NULL, port INTEGER NOT NULL, seen REAL NOT NULL, PRIMARY KEY (topic, port)
-) WITHOUT ROWID;
-"""
-    + EXCHANGES
-    + CHORDS
-)
-
-# What makes a layout the next one, by the version it starts from. Dead letters of layout 1 had numbers; their new
-# ids are those of the moment of the upgrade, less a microsecond for each younger one: an earlier time would let
-# the first clean-up delete them.
-UPGRADES = {
-    1: """
-ALTER TABLE messages ADD COLUMN deliveries INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE messages ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE dead RENAME TO numbered_dead;
-CREATE TABLE dead (id TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
-INSERT INTO dead SELECT printf('%016x-layout1', 1000000 * strftime('%s', 'now') + id - last), entry
-    FROM numbered_dead, (SELECT max(id) AS last FROM numbered_dead);
-DROP TABLE numbered_dead;
-CREATE TABLE sweep (only INTEGER PRIMARY KEY, last REAL NOT NULL, quiet_until REAL NOT NULL);
-""",
-    2: EXCHANGES + CHORDS,
-}
 
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _ADVICE = {
@@ -314,11 +216,9 @@ class Database:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one creates the tables
         version = self._checked_version(connection)
-        scripts = [SCHEMA] if version == 0 else [UPGRADES[each] for each in range(version, SCHEMA_VERSION)]
-        for script in scripts:
-            for statement in filter(str.strip, script.split(";")):
+        if version < SCHEMA_VERSION:
+            for statement in statements(version):
                 connection.execute(statement)
-        if scripts:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import uuid
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -16,11 +18,16 @@ from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.backends.memory import MemoryBackend
 from aioretryq.backends.redis import RedisBackend
 from aioretryq.config import Settings
+from aioretryq.drivers import sqlite_layout
 from aioretryq.errors import BackendError, ConfigError
-from aioretryq.message import ChordClaim, ChordOpening
+from aioretryq.message import ChordAddition, ChordClaim, ChordOpening
 from contracts.chord_contract import ChordContract, part
+from contracts.overdue_contract import OverdueContract
+from contracts.redis_time import let_pass
 from contracts.shifted_clock import ShiftedClock
 from contracts.sqlite_world import SQLiteWorld
+
+LAYOUT_2 = Path(__file__).parent.parent / "contracts" / "sqlite_layout_2.sql"
 
 
 class MemoryWorld(ShiftedClock):
@@ -52,27 +59,66 @@ class RedisWorld:
         return await self._stack.enter_async_context(RedisBackend(self._url, settings))
 
     async def advance(self, seconds):
-        with redis.Redis.from_url(self._url) as client:
-            for key in client.scan_iter():
-                if (left := client.pttl(key)) >= 0:
-                    client.pexpire(key, max(0, left - int(seconds * 1000)))
+        let_pass(self._url, seconds)
 
 
-class TestMemory(ChordContract):
+class TestMemory(ChordContract, OverdueContract):
     @pytest.fixture
     async def world(self):
         async with contextlib.AsyncExitStack() as stack:
             yield MemoryWorld(stack)
 
 
-class TestSQLite(ChordContract):
+class TestSQLite(ChordContract, OverdueContract):
     @pytest.fixture
     async def world(self, tmp_path):
         async with contextlib.AsyncExitStack() as stack:
             yield FileWorld(stack, tmp_path)
 
 
-class TestRedis(ChordContract):
+def make_layout_3(path):
+    """A file that an earlier version has left behind."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(LAYOUT_2.read_text() + sqlite_layout.UPGRADES[2] + "PRAGMA user_version = 3")
+
+
+class TestEarlierFiles:
+    """Of layout 3, which had chords but nobody who rescued them."""
+
+    INSERT = "INSERT INTO chord_parts (group_id, task_id, position, content) VALUES ('g', ?, ?, ?)"
+
+    @pytest.fixture
+    async def world(self, tmp_path):
+        async with contextlib.AsyncExitStack() as stack:
+            world = FileWorld(stack, tmp_path)
+            make_layout_3(world.path)
+            yield world
+
+    @pytest.fixture
+    def earlier(self, world):
+        """A process that still has it open."""
+        with contextlib.closing(sqlite3.connect(world.path, isolation_level=None)) as connection:
+            connection.execute("INSERT INTO chords (group_id, size) VALUES ('g', 3)")
+            connection.execute(self.INSERT, ("t0", 0, b"r0"))
+            yield connection
+
+    async def test_chords_go_on(self, world, earlier):
+        backend = await world.connect()
+        assert await backend.count_parts([part(0), part(1)]) == [False, False]
+        assert await backend.count_parts([part(2)]) == [True]
+        assert await backend.chord_parts("g") == [b"r0", b"r1", b"r2"]
+
+    async def test_who_has_it_open_counts_along(self, world, earlier):
+        backend = await world.connect()
+        earlier.execute(self.INSERT, ("t1", 1, b"r1"))
+        assert await backend.count_parts([part(2, body=b"body")]) == [True]
+        earlier.execute("UPDATE chords SET done = 1, expires = 2")
+        earlier.execute("DELETE FROM chords")
+        query = "SELECT (SELECT count(*) FROM chord_bodies), (SELECT count(*) FROM chord_additions)"
+        assert earlier.execute(query).fetchall() == [(0, 0)]
+
+
+class TestRedis(ChordContract, OverdueContract):
     @pytest.fixture
     async def world(self, redis_url):
         async with contextlib.AsyncExitStack() as stack:
@@ -84,6 +130,45 @@ class TestRedis(ChordContract):
             with pytest.raises(BackendError):
                 await backend.count_parts([part(0), part(0, chord="h")])
             assert client.keys("celery-taskset-meta-g*") == []
+
+
+class TestOurKeys:
+    """What Redis keeps of open chords besides Celery's keys does not stay."""
+
+    @pytest.fixture
+    async def backend(self, redis_url):
+        settings = Settings()
+        settings.update({"result_backend_transport_options": {"global_keyprefix": "shop"}})
+        async with RedisBackend(redis_url, settings) as backend:
+            yield backend
+
+    @pytest.fixture
+    def server(self, redis_url):
+        with redis.Redis.from_url(redis_url) as client:
+            yield client
+
+    async def test_they_go_with_the_chord(self, backend, server):
+        await backend.open_chords([ChordOpening("g", 1, 100, b"body")])
+        entry = "shop_celery-taskset-meta-g.r"
+        assert server.hgetall(entry)[b"body"] == b"body"
+        assert 3600 < server.ttl(entry) <= 3700
+        assert server.zrange("shop_aioretryq.chords", 0, -1) == [b"g"]
+        await backend.count_parts([part(0)])
+        await backend.close_chords([ChordClaim("g", "by-t0")])
+        assert server.keys() == [b"shop_celery-taskset-meta-g.c"]
+
+    async def test_what_was_forgotten_is_dropped_by_the_next_look(self, backend, redis_url, server):
+        await backend.open_chords([ChordOpening("g", 1, 100, b"body")])
+        let_pass(redis_url, 101)
+        assert await backend.overdue_chords(20, 10) == []
+        assert server.keys("*chords") == []
+
+    async def test_nobody_looks(self, backend, redis_url, server):
+        """There are only clients of ours, and workers of Celery."""
+        await backend.open_chords([ChordOpening(f"g{n}", 1, 100, b"body") for n in range(3)])
+        let_pass(redis_url, 3 * 86400)
+        await backend.open_chords([ChordOpening("g", 1, 100, b"body")])
+        assert server.zrange("shop_aioretryq.chords", 0, -1) == [b"g"]
 
 
 class TestCelerysKeys:
@@ -153,3 +238,8 @@ async def test_without_a_backend_there_are_no_chords():
         assert await backend.count_parts([part(0)]) == [False]
         with pytest.raises(ConfigError, match="result_backend="):
             await backend.open_chords([ChordOpening("g", 1, None)])
+        with pytest.raises(ConfigError, match="result_backend="):
+            await backend.amend_chords([ChordOpening("g", 1, None)])
+        with pytest.raises(ConfigError, match="result_backend="):
+            await backend.add_parts([ChordAddition("g", "t")])
+        assert await backend.overdue_chords(5, 10) == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aioretryq.message import ChordClaim, ChordOpening, ChordPart
+from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart
 
 if TYPE_CHECKING:
     from aioretryq.backends.base import ResultBackend
@@ -25,6 +25,10 @@ def part(index: int | None, *, task: str | None = None, chord: str = "g", **more
 
 def claim(index: int, **more: Any) -> ChordClaim:
     return ChordClaim("g", f"by-t{index}", **more)
+
+
+def opening(size: int | None, chord: str = "g", **more: Any) -> ChordOpening:
+    return ChordOpening(chord, size, **{"ttl": 100.0, "body": b"the body", **more})
 
 
 class ChordContract:
@@ -117,6 +121,18 @@ class ChordContract:
         assert await backend.count_parts([part(0), part(1), part(2)]) == [False] * 3
         assert await backend.hold_chords([claim(1)], 50) == [False]
 
+    async def test_closed_late(self, world, backend):
+        """A server was gone for long while the body was sent."""
+        await backend.open_chords([opening(2)])
+        await backend.count_parts([part(0), part(1, returns=False)])
+        await backend.hold_chords([claim(1)], HOLD)
+        await world.advance(HOLD + 1)
+        await backend.close_chords([claim(0)])
+        assert await backend.chord_parts("g") != [], "it never had the right"
+        await backend.close_chords([claim(1)])
+        assert await backend.chord_parts("g") == []
+        assert await backend.count_parts([part(0)]) == [False]
+
     async def test_failed_it_sends_nothing_any_more(self, world, backend):
         await backend.open_chords([ChordOpening("g", 2, 100)])
         await backend.count_parts([part(0), part(1)])
@@ -148,10 +164,73 @@ class ChordContract:
 
     async def test_nothing_to_do(self, backend):
         await backend.open_chords([])
+        await backend.amend_chords([])
+        await backend.add_parts([])
         await backend.close_chords([])
+        assert await backend.overdue_chords(5, 10) == []
         assert await backend.count_parts([]) == []
         assert await backend.hold_chords([], 5) == []
         assert await backend.chord_parts("nobody") == []
+
+    # -- what is known later
+
+    async def test_parts_complete_nothing_before_the_size_is_known(self, backend):
+        await backend.open_chords([opening(None)])
+        assert await backend.count_parts([part(0), part(1)]) == [False, False]
+        await backend.amend_chords([opening(3)])
+        assert await backend.count_parts([part(1)]) == [False]
+        assert await backend.count_parts([part(2)]) == [True]
+        assert await backend.chord_parts("g") == [b"r0", b"r1", b"r2"]
+
+    async def test_amending_what_is_closed_or_unknown_does_nothing(self, world, backend):
+        await backend.amend_chords([opening(1)])
+        assert await backend.count_parts([part(0)]) == [False]
+        await backend.amend_chords([opening(2)])
+        assert await backend.count_parts([part(1)]) == [False]
+        await backend.open_chords([opening(2, "h", sending=5.0)])
+        await backend.count_parts([part(0, chord="h"), part(1, chord="h")])
+        await backend.close_chords([ChordClaim("h", "by-t1")])
+        await backend.amend_chords([opening(3, "h")])
+        await world.advance(300)
+        assert await backend.overdue_chords(1, 10) == []
+        assert await backend.count_parts([part(2, chord="h")]) == [False]
+
+    async def test_amending_what_has_failed_does_nothing(self, world, backend):
+        await backend.open_chords([opening(2)])
+        await backend.count_parts([part(0), part(1)])
+        await backend.close_chords([claim(1, failed=True)])
+        await backend.amend_chords([opening(2)])
+        await world.advance(HOLD + 1)
+        assert await backend.count_parts([part(1, token="another")]) == [False]
+        assert await backend.overdue_chords(1, 10) == []
+
+    async def test_parts_that_were_added_are_waited_for(self, backend):
+        await backend.open_chords([opening(1)])
+        await backend.add_parts([ChordAddition("g", "t1"), ChordAddition("g", "t2"), ChordAddition("g", "t1")])
+        await backend.add_parts([ChordAddition("g", "t2")])
+        assert await backend.count_parts([part(0), part(1)]) == [False, False]
+        assert await backend.count_parts([part(2)]) == [True]
+
+    async def test_parts_may_be_added_before_the_size_is_known(self, backend):
+        await backend.add_parts([ChordAddition("g", "t1", 100.0)])
+        await backend.open_chords([opening(1)])
+        assert await backend.count_parts([part(0), part(1)]) == [False, True]
+
+    async def test_nothing_is_added_to_what_is_closed(self, backend):
+        await backend.open_chords([opening(1)])
+        assert await backend.count_parts([part(0)]) == [True]
+        await backend.close_chords([claim(0)])
+        await backend.add_parts([ChordAddition("g", "t1")])
+        await backend.open_chords([opening(1)])
+        assert await backend.count_parts([part(0)]) == [True]
+
+    async def test_what_was_added_is_forgotten_with_the_chord(self, world, backend):
+        await backend.open_chords([opening(1)])
+        await backend.add_parts([ChordAddition("g", "t1")])
+        await world.advance(101)
+        await backend.cleanup()
+        await backend.open_chords([opening(1)])
+        assert await backend.count_parts([part(0)]) == [True]
 
     async def test_many_parts(self, backend):
         await backend.open_chords([ChordOpening("g", 2500, 100)])

@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from aioretryq.drivers.sqlite import SCHEMA_VERSION, Database
+from aioretryq.drivers.sqlite import Database
+from aioretryq.drivers.sqlite_layout import SCHEMA_VERSION
 from aioretryq.errors import BrokerError, BrokerUnavailable, ConfigError, NotOpenError
 from contracts.sqlite_world import make_layout_1
 
