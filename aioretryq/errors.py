@@ -25,6 +25,7 @@
     ├── TaskPredicate               raised inside a task to say what should become of it
     │   ├── Retry
     │   ├── Ignore
+    │   │   └── Replaced            by `task.replace(signature)`
     │   └── Reject
     ├── UnknownDeadLetter           no dead letter has that id (also a LookupError)
     ├── MaxRetriesExceededError
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     import difflib
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+
+    from aioretryq.protocol.signature import Node
 else:
     difflib = Lazy("difflib")
 
@@ -126,7 +129,8 @@ class PublishError(AioretryqError):
 
 
 class PartlySent(PublishError):
-    """Some calls of `delay_many` were sent, and others not; the reason for the first of those is the `__cause__`.
+    """Some calls of `delay_many`, or messages of a workflow, were sent, and others not; the reason for the first of
+    those is the `__cause__`.
 
     `results` are those of the calls that have been sent, in their order. `failed` says of each other one, by its
     number from 0, why. Of the calls from number `tried` on none was sent.
@@ -213,6 +217,14 @@ class Retry(TaskPredicate):
 
 class Ignore(TaskPredicate):
     """Acknowledge the message and store no result."""
+
+
+class Replaced(Ignore):
+    """Another call, or a workflow (`node`), does this task's work: raised by `task.replace(signature)`."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(f"replaced by {node.task}")
+        self.node = node
 
 
 class Reject(TaskPredicate):

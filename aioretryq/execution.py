@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from aioretryq import outcome as outcomes
 from aioretryq import states
 from aioretryq.context import Request, Run, current_run
-from aioretryq.errors import Ignore, MaxRetriesExceededError, Reject, Retry, TimeLimitExceeded
+from aioretryq.errors import Ignore, MaxRetriesExceededError, Reject, Replaced, Retry, TimeLimitExceeded
 from aioretryq.outcome import Failed, Ignored, Outcome, Rejected, RetryAsked, Succeeded
 from aioretryq.protocol.saferepr import saferepr
 from aioretryq.retry import Random
@@ -148,6 +149,8 @@ def judge(error: BaseException, task: Task[Any, Any], request: Request, *, now: 
     text = _format(error)
     if isinstance(error, Retry):
         return _judge_retry(error, task, request, text, now=now, random=random)
+    if isinstance(error, Replaced):
+        return outcomes.Replaced(error.node)
     if isinstance(error, Ignore):
         return Ignored()
     if isinstance(error, Reject):

@@ -78,5 +78,5 @@ class Traced(Struct, frozen=True):
     outcome: Succeeded | Failed | RetryAsked | Ignored | Rejected | Revoked
 
 
-Settled = Succeeded | Failed | RetryAsked | Ignored | Rejected | GivenUp | Revoked | Interrupted
+Settled = Succeeded | Failed | RetryAsked | Ignored | Replaced | Rejected | GivenUp | Revoked | Interrupted
 Outcome = Settled | Traced

@@ -10,7 +10,7 @@ import itertools
 import logging
 import traceback
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 from msgspec import Struct, field
 
@@ -20,14 +20,15 @@ from aioretryq.calling import REPLY_TO, compose, options_of_signature
 from aioretryq.context import Request
 from aioretryq.errors import AioretryqError, ChordError, ConfigError, NotRegistered, PayloadTooLarge
 from aioretryq.exchanging import outgoing
-from aioretryq.message import ChordOpening, ChordPart
-from aioretryq.protocol import jsontypes
 from aioretryq.protocol.exceptions import exception_to_data
-from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.saferepr import inline
-from aioretryq.protocol.signature import GROUP, Node, group_of, read_signature, read_signatures
-from aioretryq.protocol.task import encode_task, format_moment
+from aioretryq.protocol.signature import CHAIN, GROUP, Node, group_of, read_signature, read_signatures
+from aioretryq.protocol.task import encode_task
+from aioretryq.protocol.usual import was_checked
+from aioretryq.worker.parts import Ending, Parts
+from aioretryq.workflows import rescue
 from aioretryq.workflows.errbacks import Errback, Failure, sorted_out
+from aioretryq.workflows.places import IDS, replacement, rest_of_chain
 from aioretryq.workflows.plan import Compiler
 from aioretryq.workflows.shapes import errbacks_of, failing
 
@@ -35,43 +36,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aioretryq.app import TaskQueue
-    from aioretryq.message import ChordClaim, Outgoing, Signature, StoredResult, TaskMessage
+    from aioretryq.message import ChordClaim, ChordOpening, Outgoing, Signature, StoredResult, TaskMessage
     from aioretryq.task import Task
+    from aioretryq.worker.parts import Return
     from aioretryq.worker.settlement import Attempted
     from aioretryq.workflows.plan import Plan
 
 logger = logging.getLogger("aioretryq.worker")
 
-IDS = UUID("0f6c2a5e-6a44-4c1d-9b0c-5d3f6a7e8b91")
-"""The namespace of ids that are made here."""
-
 AT_ONCE = 4
 """Times `max_payload_bytes`: what follows from one task may be so large altogether. It goes in one step."""
 
 
-OF_LEASE = 1 / 8
-"""The right to send a chord's body ends while the message is still leased, of which at least a quarter is left when
-results are stored. After a crash a Celery worker may be the next to get the message, and it waits for nobody: finding
-the right taken, it would drop the message, and the body with it."""
-
-
 LARGE = 100_000
 """Bytes of a message: a few hundred signatures."""
-
-
-class Ending(Struct, frozen=True):
-    """How a task ended that did not succeed."""
-
-    state: str
-    exc: BaseException
-    traceback: str | None = None
-
-
-class Return(Struct, frozen=True):
-    """A part of a chord's header, and the body it is for."""
-
-    part: ChordPart
-    body: Signature
 
 
 class Following(Struct, frozen=True):
@@ -97,7 +75,9 @@ NOTHING = Following()
 
 
 def is_part_of_workflow(message: TaskMessage) -> bool:
-    return bool(message.callbacks or message.errbacks or message.chain or message.chord)
+    return bool(
+        message.callbacks or message.errbacks or message.chain or message.chord or message.task == rescue.TASK
+    )
 
 
 def is_large(attempted: Attempted) -> bool:
@@ -105,11 +85,19 @@ def is_large(attempted: Attempted) -> bool:
     return len(attempted.delivery.body) > LARGE and is_part_of_workflow(attempted.message)
 
 
+def is_unchecked(message: TaskMessage) -> bool:
+    """Whether something follows from it that nobody has read yet."""
+    if message.callbacks or message.errbacks or message.chain:
+        return True
+    return not was_checked(message.chord) if message.chord else False
+
+
 def check_workflow(message: TaskMessage) -> None:
     """ProtocolError if what follows from it cannot be read: better before the task runs than after it."""
     for name in ("callbacks", "errbacks", "chain"):
-        read_signatures(getattr(message, name), name)
-    if message.chord:
+        if signatures := getattr(message, name):
+            read_signatures(signatures, name)
+    if message.chord and not was_checked(message.chord):
         read_signature(message.chord)
 
 
@@ -119,12 +107,16 @@ class Followups:
     def __init__(self, queue: TaskQueue, tag: Callable[[], str]) -> None:
         self._queue = queue
         self._tag = tag
+        self._parts = Parts(queue)
 
     def success(self, attempted: Attempted, value: Any, now: float) -> Following:
         """Raises AioretryqError where it cannot be sent: then the task has failed."""
         message = attempted.message
         if not is_part_of_workflow(message):
             return NOTHING
+        returns = self._parts.own(attempted, states.SUCCESS, value)
+        if not message.callbacks and not message.chain:  # there may be very many parts
+            return Following(returns=tuple(returns)) if returns else NOTHING
         compiler = self._compiler(attempted.request, "done", now)
         options = self._inherited(attempted)
         callbacks = read_signatures(message.callbacks, "callbacks")
@@ -136,7 +128,6 @@ class Followups:
         if message.chain:
             *later, following = message.chain
             compiler.apply(read_signature(following), (value,), options={**options, "chain": later})
-        returns = self._own_return(attempted, states.SUCCESS, value)
         return self._sent(compiler.plan, returns)
 
     def failure(self, attempted: Attempted, ending: Ending, now: float) -> Following:
@@ -146,15 +137,25 @@ class Followups:
             return NOTHING
         calls = [call for node in self._readable(message.chain) for call in failing(node)]
         data = exception_to_data(ending.exc)
-        returns = [*self._own_return(attempted, ending.state, data), *self._returns(attempted, calls, ending)]
+        returns = [*self._parts.own(attempted, ending.state, data), *self._parts.failed(attempted, calls, ending)]
         called: list[Errback] = []
         plan = None
         if ending.state == states.FAILURE and message.errbacks:
             compiler = self._compiler(attempted.request, "failed", now)
             called = self._errbacks(compiler, message.errbacks, attempted.request, ending)
             plan = compiler.plan
-        records = self._records(calls, ending, now)
+        records = self._parts.records(calls, ending, now)
         return self._sent(plan, returns, records=records, errbacks=called)
+
+    def replaced(self, attempted: Attempted, node: Node, now: float) -> Following:
+        """`node` in its place. Raises AioretryqError where it cannot be sent."""
+        message = attempted.message
+        # A replacement has the id of what it replaces, and may be replaced itself.
+        compiler = self._compiler(attempted.request, f"replaced {message.replaced_task_nesting}", now)
+        made = replacement(node, message, in_header=self._queue.conf.task_allow_error_cb_on_chord_header)
+        options = {"root_id": attempted.request.root_id or message.id, "chain": rest_of_chain(message) or None}
+        compiler.apply(made, options=options)
+        return self._sent(compiler.plan)
 
     # -- bodies of chords
 
@@ -163,7 +164,9 @@ class Followups:
         node = read_signature(body)
         compiler = self._compiler(attempted.request, f"body of {_gid(node)}", now)
         options: dict[str, Any] = {}
-        if self._queue.conf.task_inherit_parent_priority and node.options.get("priority") is None:
+        first = node.steps[0] if node.kind == CHAIN and isinstance(node.steps, tuple) and node.steps else node
+        own = node.options.get("priority", first.options.get("priority"))
+        if self._queue.conf.task_inherit_parent_priority and own is None:
             options["priority"] = attempted.message.priority
         compiler.apply(node, (list(results),), options=options)
         return self._sent(compiler.plan)
@@ -185,71 +188,10 @@ class Followups:
         called = []
         for call, errbacks in errbacks_of(node):
             called += self._errbacks(compiler, errbacks, _request_of(call, attempted.request), ending)
-        returns = self._returns(attempted, calls, ending)
-        return self._sent(compiler.plan, returns, records=self._records(calls, ending, now), errbacks=called)
-
-    # -- parts
-
-    def _own_return(self, attempted: Attempted, state: str, result: Any) -> list[Return]:
-        message = attempted.message
-        if not message.chord or not message.group:
-            return []
-        who = (message.group, message.id, message.group_index)
-        return [self._return(attempted, message.chord, who, [1, message.id, state, result])]
-
-    def _returns(self, attempted: Attempted, calls: Iterable[Node], ending: Ending) -> list[Return]:
-        """Of parts that will never run."""
-        made = []
-        for call in calls:
-            chord, group_id, task_id = (call.options.get(name) for name in ("chord", "group_id", "task_id"))
-            if chord and group_id and task_id:
-                who = (group_id, task_id, call.options.get("group_index"))
-                content = [1, task_id, ending.state, exception_to_data(ending.exc)]
-                made.append(self._return(attempted, chord, who, content))
-        return made
-
-    def _return(
-        self, attempted: Attempted, chord: Signature, who: tuple[str, str, int | None], content: list[Any]
-    ) -> Return:
-        conf = self._queue.conf
-        group_id, task_id, index = who
-        part = ChordPart(
-            group_id=group_id,
-            task_id=task_id,
-            index=index,
-            content=jsontypes.dumps(content),
-            token=uuid5(IDS, f"{group_id}/{task_id}/{index}").hex,
-            hold=min(max(5.0, 2 * (conf.result_chord_join_timeout or 5.0)), conf.lease * OF_LEASE),
-            ttl=self._chord_life,
-            returns=not attempted.acked,
-        )
-        return Return(part, chord)
-
-    @property
-    def _chord_life(self) -> float | None:
-        conf = self._queue.conf
-        return (conf.result_expires if conf.result_chord_expires is None else conf.result_chord_expires) or None
+        returns = self._parts.failed(attempted, calls, ending)
+        return self._sent(compiler.plan, returns, records=self._parts.records(calls, ending, now), errbacks=called)
 
     # -- pieces
-
-    def _records(self, calls: Iterable[Node], ending: Ending, now: float) -> list[StoredResult]:
-        data, done = exception_to_data(ending.exc), format_moment(now)
-        return [
-            self._queue.results.record(
-                ResultDocument(
-                    task_id=call.options["task_id"],
-                    status=ending.state,
-                    result=data,
-                    traceback=ending.traceback,
-                    children=[],
-                    date_done=done,
-                    group_id=call.options.get("group_id"),
-                    parent_id=call.options.get("parent_id"),
-                )
-            )
-            for call in calls
-            if call.options.get("ignore_result") is not True
-        ]
 
     def _errbacks(
         self, compiler: Compiler, errbacks: Sequence[Signature], request: Request, ending: Ending
@@ -298,12 +240,17 @@ class Followups:
         def made(
             name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
         ) -> TaskMessage:
-            call = options_of_signature(options, name)
-            task = self._known(name)
-            conf = self._queue.conf
-            return compose(name, (args, kwargs), call, task=task, settings=conf, caller=caller, now=now)
+            task, conf = self._known(name), self._queue.conf
+            try:
+                call = options_of_signature(options, name)
+                return compose(name, (args, kwargs), call, task=task, settings=conf, caller=caller, now=now)
+            except AioretryqError:
+                raise
+            except (TypeError, ValueError, AttributeError) as wrong:  # whoever wrote it can have written anything
+                raise ConfigError(f"{name} cannot be called as its signature says: {wrong!r}") from wrong
 
-        return Compiler(made, new_id, REPLY_TO)
+        in_header = self._queue.conf.task_allow_error_cb_on_chord_header
+        return Compiler(made, new_id, REPLY_TO, errbacks_in_header=in_header)
 
     def _sent(
         self,
@@ -321,7 +268,7 @@ class Followups:
             send=tuple(self._outgoing(plan.messages)),
             children=plan.children,
             trees=tuple((each.group_id, each.structure) for each in plan.openings if each.structure is not None),
-            openings=tuple(ChordOpening(each.group_id, each.size, self._chord_life) for each in plan.openings),
+            openings=tuple(self._parts.opening(each) for each in plan.openings),
             returns=tuple(returns),
             records=tuple(records),
             errbacks=tuple(errbacks),

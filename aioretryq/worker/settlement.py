@@ -5,6 +5,7 @@ Succeeded       SUCCESS                    acknowledged
 Failed          FAILURE                    acknowledged; to the dead letters if its task wants that
 RetryAsked      RETRY                      acknowledged and parked anew, in one atomic step
 Ignored         -                          acknowledged
+Replaced        -                          acknowledged; what replaces it is sent in the same step
 Rejected        FAILURE, unless requeued   to the dead letters, or to the tail of its queue
 GivenUp         FAILURE                    to the dead letters
 Revoked         REVOKED                    acknowledged
@@ -35,6 +36,7 @@ from aioretryq.outcome import (
     Interrupted,
     Outcome,
     Rejected,
+    Replaced,
     RetryAsked,
     Revoked,
     Settled,
@@ -45,7 +47,8 @@ from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument, exception_of
 from aioretryq.protocol.task import encode_task, format_moment, saferepr
 from aioretryq.worker.burial import BURIED, REJECTED, burial, why_failed, with_error
-from aioretryq.worker.followups import NOTHING, Ending, Following, Followups
+from aioretryq.worker.followups import NOTHING, Following, Followups
+from aioretryq.worker.parts import Ending, stamps_of
 
 if TYPE_CHECKING:
     from aioretryq.context import Request
@@ -111,7 +114,7 @@ def settle(
         childless = dataclasses.replace(attempted.request, children=[])
         attempted = replace(attempted, request=childless)
         settled = _settle(Failed(error), attempted, now, tag, record, followups)
-    if isinstance(settled.outcome, Succeeded):
+    if isinstance(settled.outcome, Succeeded | Replaced):
         return settled
     return _with_failure(settled, attempted, now, followups)
 
@@ -136,6 +139,9 @@ def _settle(
             return Settlement(outcome, stored(states.RETRY, exception_to_data(exc), text), (again,))
         case Ignored():
             return Settlement(outcome)
+        case Replaced(node):
+            following = followups.replaced(attempted, node, now)
+            return Settlement(outcome, send=following.send, following=following)
         case Rejected(exc, requeue):
             return _reject(
                 outcome, attempted, now, tag, None if requeue else stored(states.FAILURE, exception_to_data(exc))
@@ -248,6 +254,7 @@ def document(attempted: Attempted, state: str, result: Any, traceback: str | Non
             "worker": attempted.worker,
             "retries": message.retries,
             "queue": attempted.delivery.queue,
+            "extra": stamps_of(message.stamped_headers, message.stamps),
         }
     return ResultDocument(
         task_id=message.id,
