@@ -45,31 +45,44 @@ from aioretryq.retry import IntervalPolicy, RetryPolicy, retrying
 from aioretryq.task import Task
 
 if TYPE_CHECKING:
+    from aioretryq.canvas.compose import chain, chord, group, signature
+    from aioretryq.canvas.maps import chunks, xmap, xstarmap
+    from aioretryq.canvas.signature import Signature
+    from aioretryq.canvas.stamping import StampingVisitor
     from aioretryq.control import Inspect, RemoteControl, Replies
     from aioretryq.custom_commands import CommandState
     from aioretryq.dead import DeadLetters
     from aioretryq.dead_messages import DeadMessage
     from aioretryq.events import Event, EventReceiver
     from aioretryq.execution import ExceptionInfo
-    from aioretryq.group_result import GroupResult
-    from aioretryq.result import AsyncResult, EagerResult, Update
+    from aioretryq.results.group import GroupResult
+    from aioretryq.results.result import AsyncResult, EagerResult, Update
     from aioretryq.worker import Worker
 
 LATER = {
-    "AsyncResult": "aioretryq.result:AsyncResult",
+    "AsyncResult": "aioretryq.results.result:AsyncResult",
     "CommandState": "aioretryq.custom_commands:CommandState",
     "DeadLetters": "aioretryq.dead:DeadLetters",
     "DeadMessage": "aioretryq.dead_messages:DeadMessage",
-    "EagerResult": "aioretryq.result:EagerResult",
+    "EagerResult": "aioretryq.results.result:EagerResult",
     "Event": "aioretryq.protocol.event:Event",
     "EventReceiver": "aioretryq.events.receiving:EventReceiver",
     "ExceptionInfo": "aioretryq.execution:ExceptionInfo",
-    "GroupResult": "aioretryq.group_result:GroupResult",
+    "GroupResult": "aioretryq.results.group:GroupResult",
     "Inspect": "aioretryq.control:Inspect",
     "RemoteControl": "aioretryq.control:RemoteControl",
     "Replies": "aioretryq.control:Replies",
-    "Update": "aioretryq.result:Update",
+    "Signature": "aioretryq.canvas.signature:Signature",
+    "StampingVisitor": "aioretryq.canvas.stamping:StampingVisitor",
+    "Update": "aioretryq.results.result:Update",
     "Worker": "aioretryq.worker:Worker",
+    "chain": "aioretryq.canvas.compose:chain",
+    "chord": "aioretryq.canvas.compose:chord",
+    "chunks": "aioretryq.canvas.maps:chunks",
+    "group": "aioretryq.canvas.compose:group",
+    "signature": "aioretryq.canvas.compose:signature",
+    "xmap": "aioretryq.canvas.maps:xmap",
+    "xstarmap": "aioretryq.canvas.maps:xstarmap",
 }
 """Public names whose modules are imported when somebody asks for them: see `lazy.py`."""
 
@@ -126,7 +139,9 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Settings",
+    "Signature",
     "SoftTimeLimitExceeded",
+    "StampingVisitor",
     "Task",
     "TaskQueue",
     "TaskRevokedError",
@@ -137,7 +152,14 @@ __all__ = [
     "Update",
     "Worker",
     "WorkerLostError",
+    "chain",
+    "chord",
+    "chunks",
     "current_task",
+    "group",
     "retrying",
     "shared_task",
+    "signature",
+    "xmap",
+    "xstarmap",
 ]

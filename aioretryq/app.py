@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from aioretryq.backends.disabled import DisabledBackend
+from aioretryq.composing import Composing
 from aioretryq.config import DEFAULT_URL, Settings
 from aioretryq.errors import (
     NotOpenError,
@@ -30,13 +31,11 @@ if TYPE_CHECKING:
         control,
         custom_commands,
         dead,
-        group_result,
-        result,
         sending,
         sending_many,
     )
-    from aioretryq.backends.consumer import Watch
     from aioretryq.backends.store import ResultStore
+    from aioretryq.backends.watches import Watch
     from aioretryq.brokers.base import Broker
     from aioretryq.calling import CallKeywords
     from aioretryq.celery_settings import translation
@@ -47,11 +46,12 @@ if TYPE_CHECKING:
     from aioretryq.dead import DeadLetters
     from aioretryq.events import receiving
     from aioretryq.events.receiving import EventReceiver
-    from aioretryq.group_result import GroupResult
     from aioretryq.message import TaskMessage
     from aioretryq.protocol import result as result_codec
     from aioretryq.protocol import security, usual
-    from aioretryq.result import AsyncResult
+    from aioretryq.results import group, result
+    from aioretryq.results.group import GroupResult
+    from aioretryq.results.result import AsyncResult
     from aioretryq.task import AsyncTask, Task
     from aioretryq.task_options import TaskOptions
     from aioretryq.workflows import builtin
@@ -62,9 +62,9 @@ else:
     control = Lazy("aioretryq.control")
     custom_commands = Lazy("aioretryq.custom_commands")
     dead = Lazy("aioretryq.dead")
-    group_result = Lazy("aioretryq.group_result")
+    group = Lazy("aioretryq.results.group")
     receiving = Lazy("aioretryq.events.receiving")
-    result = Lazy("aioretryq.result")
+    result = Lazy("aioretryq.results.result")
     result_codec = Lazy("aioretryq.protocol.result")
     security = Lazy("aioretryq.protocol.security")
     usual = Lazy("aioretryq.protocol.usual")
@@ -79,7 +79,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 logger = logging.getLogger("aioretryq")
 
 
-class TaskQueue:
+class TaskQueue(Composing):
     """A queue of tasks: define them with `@queue.task`, open it with `async with queue:`, then `await` calls.
 
     `url` is the broker; without it the environment's `AIORETRYQ_URL`, else an SQLite file in the current
@@ -239,9 +239,9 @@ class TaskQueue:
 
     # -- results
 
-    def result_from_tuple(self, data: Any) -> AsyncResult[Any] | GroupResult:
+    def result_from_tuple(self, data: Any) -> AsyncResult[Any] | GroupResult[Any]:
         """The result, or group of results, that `as_tuple` has described."""
-        return group_result.result_from_tuple(data, self)
+        return group.result_from_tuple(data, self)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:
         """The result of a task that was sent earlier, from anywhere."""

@@ -13,12 +13,19 @@ from aioretryq import states
 from aioretryq.context import Request, current_run
 from aioretryq.errors import EncodeError, UnknownSettingError
 from aioretryq.execution import run_body, run_hooks, running
-from aioretryq.outcome import Failed, Outcome, Rejected, RetryAsked, Succeeded
+from aioretryq.lazy import Lazy
+from aioretryq.outcome import Failed, Outcome, Rejected, Replaced, RetryAsked, Succeeded
 from aioretryq.protocol.content import content_type_of, decode_content, encode_content
-from aioretryq.result import EagerResult
+from aioretryq.results.result import EagerResult
 
 if TYPE_CHECKING:
     from aioretryq.task import Task
+    from aioretryq.workflows import in_place
+else:
+    in_place = Lazy("aioretryq.workflows.in_place")
+
+LINKS = ("link", "link_error", "chain")
+KNOWN = {"sleep", "throw", "task_id", "retries", "headers", *LINKS}
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -34,14 +41,25 @@ async def apply(
     kwargs: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> EagerResult[Any]:
-    """Run through all retries; arguments pass the serializer, as they would on the way to a worker."""
-    known = {"sleep", "throw", "task_id", "retries", "headers"}
-    if unknown := sorted(set(options) - known):
-        raise UnknownSettingError(f"{task.name}.apply() has no option {unknown[0]!r}; it takes {sorted(known)}.")
-    conf = task.app.conf
+    """Run through all retries, with what is linked to it. Arguments pass the serializer, as on their way."""
+    if unknown := sorted(set(options) - KNOWN):
+        raise UnknownSettingError(f"{task.name}.apply() has no option {unknown[0]!r}; it takes {sorted(KNOWN)}.")
     sleep: Sleep = options.get("sleep") or no_sleep
-    throw = options.get("throw", conf.task_eager_propagates)
+    throw = options.get("throw", task.app.conf.task_eager_propagates)
+    if any(options.get(name) for name in LINKS):
+        return await in_place.apply_task(task, args, kwargs, options, sleep=sleep, throw=throw)
     request = _request(task, list(args), dict(kwargs), options)
+    outcome = await run_through(task, request, sleep=sleep)
+    if isinstance(outcome, Replaced):
+        return await in_place.apply_replacement(task, request, outcome, sleep=sleep, throw=throw)
+    if isinstance(outcome, Failed) and throw:
+        raise outcome.exc
+    return result_of(request, outcome)
+
+
+async def run_through(task: Task[Any, Any], request: Request, *, sleep: Sleep) -> Outcome:
+    """Through all its retries; the request is that of the last one."""
+    conf = task.app.conf
     while True:
         sent = [request.args, request.kwargs]
         request.args, request.kwargs = _travelled(sent, task.serializer or conf.task_serializer)
@@ -49,17 +67,19 @@ async def apply(
             outcome = _serialised(await run_body(task, request), conf.result_serializer)
             await run_hooks(task, request, outcome)
         if not isinstance(outcome, RetryAsked):
-            break
+            return outcome
         await sleep(max(0.0, outcome.due - time.time()))
         request.retries += 1
         request.args = list(outcome.args) if outcome.args is not None else request.args
         request.kwargs = outcome.kwargs if outcome.kwargs is not None else request.kwargs
+
+
+def result_of(request: Request, outcome: Outcome) -> EagerResult[Any]:
+    """What has become of it, for callers."""
     match outcome:
         case Succeeded(value):
             return EagerResult(request.id, states.SUCCESS, value, None, request)
         case Failed(exc, text):
-            if throw:
-                raise exc
             return EagerResult(request.id, states.FAILURE, exc, text, request)
         case Rejected(exc):
             return EagerResult(request.id, states.FAILURE, exc, None, request)

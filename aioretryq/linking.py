@@ -1,4 +1,4 @@
-"""Calls that follow from a call, as their sender names them: `link=`, `link_error=`, `chain=`, `chord=`. Pure.
+"""Signatures as their senders name them, alone and in `link=`, `link_error=`, `chain=`, `chord=`. Pure.
 
 All are read before anything is sent. Workers read them when the task has come, which is too late to say so.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aioretryq.calling import Callee, CallOptions, options_of_signature
 from aioretryq.errors import ConfigError, ProtocolError
 from aioretryq.protocol.saferepr import saferepr
-from aioretryq.protocol.signature import TASK, Node, read_signature, read_signatures
+from aioretryq.protocol.signature import MAX_DEPTH, TASK, Node, as_dict, read_signature, read_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,47 +19,101 @@ if TYPE_CHECKING:
     from aioretryq.message import Signature
 
 LINKS = ("link", "link_error", "chain")
+PARTS = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header", "body")}
+"""Keyword arguments of a signature that are signatures: by its subtask_type."""
 
 
-def signature_of_call(
-    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], *, immutable: bool
-) -> Signature:
-    """A call as others carry it. Raises ConfigError for options that no call has."""
-    written = dict(with_signatures(options, name))
-    CallOptions.of(written, name)
+def node_of_call(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], *, immutable: bool = False
+) -> Node:
+    """A call to be made later. Raises ConfigError for options that no call has."""
+    return Node(
+        TASK,
+        name,
+        args=tuple(map(_argument, args)),
+        kwargs={each: _argument(value) for each, value in kwargs.items()},
+        options=checked_options(options, name) if options else {},
+        immutable=immutable,
+    )
+
+
+def _argument(value: Any) -> Any:
+    """A signature as the dictionary that its receiver will see, in whatever serializer."""
+    composed = getattr(value, "node", None)
+    return as_dict(composed) if isinstance(composed, Node) else value
+
+
+def checked_options(options: Mapping[str, Any], whose: str, stamped: Sequence[str] = ()) -> dict[str, Any]:
+    """Options of a call as a signature has them. Raises ConfigError for such that no call has.
+
+    `stamped`: names of stamps that it has already.
+    """
+    written = dict(with_signatures(options, whose))
     stamps = written.pop("stamps", None) or {}  # in a signature they are options themselves
-    return {
-        "task": name,
-        "args": list(args),
-        "kwargs": dict(kwargs),
-        "options": {**written, **stamps},
-        "subtask_type": None,
-        "immutable": immutable,
-    }
+    written.update(stamps)
+    CallOptions.of({"stamped_headers": [*stamped, *stamps], **written}, whose)
+    return written
 
 
 def with_signatures(options: Mapping[str, Any], whose: str) -> Mapping[str, Any]:
     """Options of a call, with tasks written as signatures. Raises ConfigError for what no worker could call."""
-    written: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name in (*LINKS, "chord"):
         given = options.get(name)
         if given is None:
             continue
         several = isinstance(given, list | tuple) and name != "chord"
         try:
-            written[name] = [_signature(each) for each in given] if several else _signature(given)
-        except (ProtocolError, ConfigError, RecursionError) as error:
+            found[name] = [written(each) for each in given] if several else written(given)
+        except (TypeError, ProtocolError, ConfigError, RecursionError) as error:
             raise ConfigError(f"A call of {whose}, {name}: {error} Nothing was sent.") from None
-    return {**options, **written} if written else options
+    return {**options, **found} if found else options
 
 
-def _signature(value: Any) -> Signature:
-    if not isinstance(value, Mapping) and isinstance(value, Callee):
-        value = value.signature()
-    if not isinstance(value, Mapping):
-        raise ProtocolError(f"What follows is a task, or the dictionary of a signature, not {saferepr(value, 80)}.")
-    found = dict(value)
-    _check(read_signature(found))
+def node_of(value: Any) -> Node:
+    """What somebody composes with: a signature, also one of Celery's, the dictionary of one, or a task.
+
+    Raises ProtocolError for a dictionary that is none, TypeError for anything else.
+    """
+    if isinstance(value, Mapping):
+        composed = getattr(value, "node", None)
+        return composed if isinstance(composed, Node) else read_signature(plain(value))
+    if isinstance(value, Callee):
+        return node_of(value.signature())
+    raise TypeError(f"A signature is what `task.s(...)` gives, or its dictionary, not {saferepr(value, 80)}.")
+
+
+def written(value: Any) -> Signature:
+    """The same, as messages carry it. All that is linked to it is checked, too."""
+    node = node_of(value)
+    _check(node)
+    return as_dict(node)
+
+
+def plain(signature: Any, depth: int = 0) -> Signature:
+    """The dictionary of a signature, with dictionaries for the signatures in it. Raises ProtocolError."""
+    if isinstance(composed := getattr(signature, "node", None), Node):
+        return as_dict(composed)
+    if not isinstance(signature, Mapping):
+        raise ProtocolError(f"A signature is an object, not {saferepr(signature, 80)}.")
+    if depth > MAX_DEPTH:
+        raise ProtocolError(f"A workflow is nested more than {MAX_DEPTH} levels deep, or in itself.")
+    found = dict(signature)
+    if isinstance(options := found.get("options"), Mapping):
+        found["options"] = _with_plain(options, (*LINKS, "chord"), depth)
+    if isinstance(kwargs := found.get("kwargs"), Mapping):
+        found["kwargs"] = _with_plain(kwargs, PARTS.get(found.get("subtask_type") or "", ()), depth)
+    return found
+
+
+def _with_plain(values: Mapping[str, Any], names: Sequence[str], depth: int) -> dict[str, Any]:
+    found = dict(values)
+    for name in names:
+        value = found.get(name)
+        if isinstance(value, Mapping):
+            found[name] = plain(value, depth + 1)
+        elif isinstance(value, list | tuple):
+            found[name] = [plain(each, depth + 1) for each in value]
     return found
 
 

@@ -6,24 +6,28 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
 from aioretryq.context import Request, current_run
-from aioretryq.errors import MaxRetriesExceededError, Retry, did_you_mean
+from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, did_you_mean
 from aioretryq.lazy import Lazy
 from aioretryq.rates import check_limits
 from aioretryq.retry import RetryPolicy
+from aioretryq.task_hooks import HOOKS, Hooks
 from aioretryq.task_options import CHECKED, FROM_SETTINGS, OPTIONS, FromSetting, check_option, check_retry_options
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import Unpack
 
-    from aioretryq import eager, linking, sending
+    from aioretryq import canvas, eager, linking, sending
     from aioretryq.app import TaskQueue
     from aioretryq.calling import CallKeywords
-    from aioretryq.execution import ExceptionInfo
-    from aioretryq.message import Signature
-    from aioretryq.result import AsyncResult, EagerResult
+    from aioretryq.canvas import Signature
+    from aioretryq.canvas.maps import Chunks
+    from aioretryq.results.result import AsyncResult, EagerResult
+    from aioretryq.workflows import additions
 else:
+    additions = Lazy("aioretryq.workflows.additions")
+    canvas = Lazy("aioretryq.canvas")
     eager = Lazy("aioretryq.eager")
     linking = Lazy("aioretryq.linking")
     sending = Lazy("aioretryq.sending")
@@ -34,21 +38,8 @@ R = TypeVar("R")
 _SHAPES = 100
 """Ways of calling a task that are remembered as right: looking one up takes 0.2 us, binding arguments 3."""
 
-HOOKS = ("before_start", "on_success", "on_retry", "on_failure", "after_return")
 
-
-class _Done:
-    """What a hook that does nothing returns: may be awaited, need not be."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
-
-
-DONE = _Done()
-
-
-class Task(Generic[P, R]):
+class Task(Hooks, Generic[P, R]):
     """A function and how it is to be called. Made by `@queue.task`; subclass it and pass `base=` for hooks.
 
     Options are attributes: what the decorator was given, else what the class says, else the default or
@@ -209,19 +200,20 @@ class Task(Generic[P, R]):
         self.check_arguments(args or (), kwargs or {})
         return await eager.apply(self, args or (), kwargs or {}, options)
 
-    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """TypeError, naming the task, if the function cannot be called with these."""
-        shape = (len(args), *kwargs)  # nothing else decides it
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool = False) -> None:
+        """TypeError, naming the task, if the function cannot be called with these; `partial`: not with any others."""
+        shape = (partial, len(args), *kwargs)  # nothing else decides it
         if shape in self._shapes:
             return
+        bind = self.parameters.bind_partial if partial else self.parameters.bind
         try:
-            self.parameters.bind(*((self, *args) if self.bind else args), **kwargs)
+            bind(*((self, *args) if self.bind else args), **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}{self.parameters} cannot be called so: {error}") from None
         if len(self._shapes) < _SHAPES:
             self._shapes.add(shape)
 
-    # -- being called by others: in links, and by Celery's canvas
+    # -- being called later, and in workflows
 
     def signature(
         self,
@@ -230,21 +222,62 @@ class Task(Generic[P, R]):
         *,
         immutable: bool = False,
         **options: Unpack[CallKeywords],
-    ) -> Signature:
-        """A call to be made later, such as for `link=`. What it follows gives it one more argument, the first.
+    ) -> Signature[R]:
+        """A call to be made later: in a workflow, or as `link=`. What it follows gives it its first argument.
 
         `immutable` does without that. Raises ConfigError for options that no call has.
         """
-        return linking.signature_of_call(self.name, args, kwargs or {}, options, immutable=immutable)
+        node = linking.node_of_call(self.name, args, kwargs or {}, options, immutable=immutable)
+        return canvas.Signature(node, self._app)
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
-        """`signature` with these arguments."""
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """`signature` with these arguments. TypeError for such that the function does not take, whatever comes first.
+
+        Often written as `add.s(1, 2) | mul.s(3)`: see `chain`, `group` and `chord`.
+        """
+        self.check_arguments(args, kwargs, partial=True)
         return self.signature(args, kwargs)
 
-    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """The same, immutable: so the arguments have to be all that the function needs, or it is a TypeError."""
         self.check_arguments(args, kwargs)
         return self.signature(args, kwargs, immutable=True)
+
+    def map(self, it: Iterable[Any]) -> Signature[list[R]]:
+        """One call (`celery.map`) that runs the task for each of these, one after the other: a list of values."""
+        return canvas.xmap(self.s(), it)
+
+    def starmap(self, it: Iterable[Sequence[Any]]) -> Signature[list[R]]:
+        """The same, where each is a list of arguments."""
+        return canvas.xstarmap(self.s(), it)
+
+    def chunks(self, it: Iterable[Sequence[Any]], n: int) -> Chunks[R]:
+        """A group of `starmap`s, of `n` lists of arguments each."""
+        return canvas.chunks(self.s(), it, n)
+
+    def replace(self, sig: Signature[Any, Any] | Mapping[str, Any]) -> NoReturn:
+        """End this run: another call, or a workflow, does its work and stores its result, and what follows, follows.
+
+        Raises Replaced, which nothing in the task should catch; write `return self.replace(...)`.
+        """
+        if self.request.called_directly:
+            raise RuntimeError(f"{self.name}.replace() was called outside of a run of that task.")
+        node = linking.node_of(sig)
+        if "chord" in node.options:
+            raise ConfigError(f"{self.name}.replace(): what replaces a task must not be part of a chord itself.")
+        if node.kind == "chain" and not node.steps:
+            raise ConfigError(f"{self.name}.replace(): a chain without steps has no result to replace this one's.")
+        self.on_replace(canvas.of_node(node, self._app))
+
+    async def add_to_chord(self, sig: Signature[Any, Any] | Mapping[str, Any], lazy: bool = False) -> Any:
+        """Add a call or a workflow to the header of the chord that this run is part of: its result, once it is sent.
+
+        `lazy` returns the signature, for you to send. Its value stands beside this task's in what the body is given.
+        Raises ValueError in a run that is no part of a chord.
+        """
+        part: Signature[Any, Any] = canvas.signature(sig, app=self._app)
+        added = canvas.of_node(await additions.add_to_chord(part.node), self._app)
+        return added if lazy else await added.delay()
 
     # -- retrying
 
@@ -316,33 +349,6 @@ class Task(Generic[P, R]):
         request = self.request
         if request.hostname is not None and not request.is_eager:
             self.app.connections.events.send(type_, request.hostname, {"uuid": request.id, **fields})
-
-    # -- hooks: plain or async; errors in them are logged and change nothing
-
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> Awaitable[None]:
-        """Called before each attempt."""
-        return DONE
-
-    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Awaitable[None]:
-        return DONE
-
-    def on_retry(
-        self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo | None
-    ) -> Awaitable[None]:
-        """Called for each attempt that will be tried again."""
-        return DONE
-
-    def on_failure(
-        self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo | None
-    ) -> Awaitable[None]:
-        """Called once, when no retry is left."""
-        return DONE
-
-    def after_return(
-        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: ExceptionInfo | None
-    ) -> Awaitable[None]:
-        """Called after each attempt, whatever came of it."""
-        return DONE
 
 
 class AsyncTask(Task[P, R]):

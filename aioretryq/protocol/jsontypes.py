@@ -69,6 +69,11 @@ def loads(data: bytes | str) -> Any:
         raise ProtocolError(f"Not JSON that can be read: {error}. It begins with {data[:80]!r}.") from error
 
 
+def has_types(data: bytes) -> bool:
+    """Whether values of types that JSON does not have may be in it."""
+    return _MARK_BYTES in data
+
+
 def is_plain(value: Any, depth: int = 0) -> bool:
     """Whether orjson writes this value as the standard library does, or refuses to."""
     kind = type(value)

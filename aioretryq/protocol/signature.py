@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from aioretryq.errors import ProtocolError
+from aioretryq.protocol.members import Members
 from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Node(Struct, frozen=True):
     """A signature that was read: a call (`task`), or a chain, group or chord of such.
 
     `steps` are the tasks of a chain, the members of a group, or the header of a chord, whose own options are
-    `header`. Options stay as they were sent, by Celery's names.
+    `header`; `listed` if it was a list, not a group. Options stay as they were sent, by Celery's names. Members from
+    a generator are `Members`: without a length, and perhaps to be read once.
     """
 
     kind: str
@@ -51,9 +53,10 @@ class Node(Struct, frozen=True):
     options: dict[str, Any] = field(default_factory=dict)
     immutable: bool = False
     subtask_type: str | None = None
-    steps: tuple[Node, ...] = ()
+    steps: tuple[Node, ...] | Members[Node] = ()
     header: dict[str, Any] = field(default_factory=dict)
     body: Node | None = None
+    listed: bool = False
 
     @property
     def task_id(self) -> str | None:
@@ -61,6 +64,11 @@ class Node(Struct, frozen=True):
 
     def with_options(self, **options: Any) -> Node:
         return replace(self, options={**self.options, **options})
+
+
+def steps_of(node: Node) -> tuple[Node, ...]:
+    """All of them, at once: those of a generator are made now."""
+    return node.steps if isinstance(node.steps, tuple) else tuple(node.steps)
 
 
 def read_signature(value: Any, depth: int = 0) -> Node:
@@ -102,9 +110,10 @@ def as_dict(node: Node) -> dict[str, Any]:
     if node.kind in (CHAIN, GROUP):
         kwargs = {"tasks": [as_dict(step) for step in node.steps]}
     elif node.kind == CHORD:
-        header = Node(GROUP, _NAMES[GROUP], options=node.header, subtask_type=GROUP, steps=node.steps)
+        group = Node(GROUP, _NAMES[GROUP], options=node.header, subtask_type=GROUP, steps=node.steps)
+        header = [as_dict(step) for step in node.steps] if node.listed and not node.header else as_dict(group)
         body = None if node.body is None else as_dict(node.body)
-        kwargs = {"kwargs": node.kwargs, "header": as_dict(header), "body": body}
+        kwargs = {"kwargs": node.kwargs, "header": header, "body": body}
     return {
         "task": node.task,
         "args": list(node.args),
@@ -116,7 +125,8 @@ def as_dict(node: Node) -> dict[str, Any]:
 
 
 def group_of(members: Iterable[Node], **options: Any) -> Node:
-    return Node(GROUP, _NAMES[GROUP], options=options, subtask_type=GROUP, steps=tuple(members))
+    steps = members if isinstance(members, Members) else tuple(members)
+    return Node(GROUP, _NAMES[GROUP], options=options, subtask_type=GROUP, steps=steps)
 
 
 def chord_of(header: Node, body: Node, **options: Any) -> Node:
@@ -162,7 +172,7 @@ def size(node: Node) -> int:
         case "group":
             return sum(map(size, node.steps))
         case "chain":
-            return next((found for step in reversed(node.steps) if (found := size(step))), 0)
+            return next((found for step in reversed(steps_of(node)) if (found := size(step))), 0)
         case "chord" if node.body is not None:
             return size(node.body)
     return 1
@@ -192,6 +202,7 @@ def _chord(node: Node, depth: int) -> Node:
         steps=steps,
         header=options,
         body=read_signature(body, depth + 1),
+        listed=not isinstance(header, dict),
     )
 
 

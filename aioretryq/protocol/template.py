@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     from aioretryq.message import TaskMessage
 
 # In the order in which they stand in a message.
-_BLANKS = ("body", "id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "id", "tag")
+_BLANKS = ("body", "id", "group_index", "root_id", "parent_id", "argsrepr", "kwargsrepr", "id", "tag")
 
 
 class Template:
     """`message` is a call of the task with any ids and arguments; `mark` is a text that is nowhere else in it."""
 
     def __init__(self, message: TaskMessage, mark: str, *, max_size: int | None = None) -> None:
-        marks = {name: f"{mark} {name}" for name in _BLANKS}
+        marks: dict[str, Any] = {name: f"{mark} {name}" for name in _BLANKS}
         blank = replace(
             message,
             id=marks["id"],
+            group_index=marks["group_index"],
             root_id=marks["root_id"],
             parent_id=marks["parent_id"],
             correlation_id=marks["id"],
@@ -58,13 +59,16 @@ class Template:
         tag: str,
         root_id: str | None = None,
         parent_id: str | None = None,
+        group_index: int | None = None,
     ) -> bytes:
         """As `encode_task` of the message with these. Raises the same."""
+        index = self.message.group_index if group_index is None else group_index
         args, kwargs = tuple(arguments[0]), dict(arguments[1])
         quoted = _quoted(task_id)
         return self._form % (
             b'"%b"' % text_of(self._body(args, kwargs)),
             quoted,
+            b"null" if index is None else b"%d" % index,
             quoted if root_id is None else _quoted(root_id),
             b"null" if parent_id is None else _quoted(parent_id),
             _quoted(saferepr(args)),

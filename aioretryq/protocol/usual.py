@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
+from aioretryq.errors import ProtocolError
 from aioretryq.message import TaskMessage
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.envelope import bytes_of
-from aioretryq.protocol.task import decode_task, followups, moment_of, time_limits
+from aioretryq.protocol.signature import read_signature
+from aioretryq.protocol.task import decode_task, moment_of, time_limits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from aioretryq.message import Signature
     from aioretryq.protocol.security import Security
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -29,6 +31,11 @@ Priority = Annotated[int, Meta(ge=0, le=9)]
 
 # Unknown fields are forbidden also where `decode_task` leaves them alone: what a schema skips is not read, and might
 # be no text at all.
+
+
+KNOWN_CHORDS = 32
+LONGEST_CHORD = 64_000
+"""Bytes of one that is kept."""
 
 
 class _Headers(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -78,8 +85,16 @@ class _Document(Struct, forbid_unknown_fields=True, rename="kebab", gc=False):
     properties: _Properties
 
 
+class _Embed(Struct, forbid_unknown_fields=True, gc=False):
+    callbacks: list[dict[str, Any]] | None = None
+    errbacks: list[dict[str, Any]] | None = None
+    chain: list[dict[str, Any]] | None = None
+    chord: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _READER = msgspec.json.Decoder(_Document)
-_NONE = frozenset({type(None)})
+_BODY_READER = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], _Embed])
+_CHORD_READER = msgspec.json.Decoder(dict[str, Any])
 _NO_LIMITS = (None, None)
 _UNLIMITED = (None, _NO_LIMITS)
 
@@ -101,13 +116,12 @@ def decode(
 def _message(document: _Document, security: Security | None) -> TaskMessage | None:
     """None where it is not the usual one after all."""
     headers, properties = document.headers, document.properties
-    call = None if headers.stamps else _call(document.body)
-    if call is None:
+    if headers.stamps:
         return None
-    args, kwargs, embed = call
+    args, kwargs, embed = _call(document.body)
     hard, soft = time_limits(headers.timelimit) if headers.timelimit not in _UNLIMITED else _NO_LIMITS
     routing_key = properties.delivery_info.routing_key
-    message = TaskMessage(
+    return TaskMessage(
         id=headers.id,
         task=headers.task,
         args=args,
@@ -132,16 +146,47 @@ def _message(document: _Document, security: Security | None) -> TaskMessage | No
         priority=properties.priority or 0,
         exchange=properties.delivery_info.exchange or "",
         routing_key="celery" if routing_key is None else routing_key,
+        callbacks=embed.callbacks,
+        errbacks=embed.errbacks,
+        chain=embed.chain,
+        chord=None if (chord := bytes(embed.chord)) == b"null" else _chord(chord),
         security=security,
     )
-    return message if _NONE.issuperset(map(type, embed.values())) else replace(message, **followups(embed))
 
 
-def _call(body: str) -> tuple[list[Any], dict[str, Any], dict[str, Any]] | None:
-    """Arguments, and what is to follow from the task."""
+def _call(body: str) -> tuple[list[Any], dict[str, Any], _Embed]:
+    """Arguments, and what is to follow from the task. ValueError where that is not the usual."""
+    data = bytes_of(body)
+    if jsontypes.has_types(data):
+        raise ValueError
+    return _BODY_READER.decode(data)
+
+
+_shared: dict[bytes, Signature] = {}
+_shared_by_id: dict[int, Signature] = {}
+
+
+def _chord(data: bytes) -> Signature:
+    """The same object for all messages that have it: a hundred thousand parts of a header carry one body."""
+    chord = _shared.get(data)
+    if chord is None:
+        chord = _CHORD_READER.decode(data)
+        if len(data) <= LONGEST_CHORD and _is_signature(chord):
+            if len(_shared) >= KNOWN_CHORDS:
+                _shared.clear()
+                _shared_by_id.clear()
+            _shared[data] = _shared_by_id[id(chord)] = chord
+    return chord
+
+
+def _is_signature(chord: Signature) -> bool:
     try:
-        args, kwargs, embed = jsontypes.loads(bytes_of(body))
-    except (ValueError, TypeError):
-        return None
-    usual = type(args) is list and type(kwargs) is dict and type(embed) is dict
-    return (args, kwargs, embed) if usual else None
+        read_signature(chord)
+    except ProtocolError:
+        return False
+    return True
+
+
+def was_checked(chord: Signature) -> bool:
+    """Whether it came with a message that was read here, and is known to be a signature."""
+    return _shared_by_id.get(id(chord)) is chord

@@ -13,6 +13,7 @@ from aioretryq.context import Request
 from aioretryq.errors import ChordError, ConfigError, MaxRetriesExceededError, ProtocolError
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument, exception_of
+from aioretryq.protocol.saferepr import saferepr
 from aioretryq.protocol.signature import (
     CHORD,
     TASK,
@@ -24,7 +25,7 @@ from aioretryq.protocol.signature import (
 )
 from aioretryq.protocol.task import format_moment
 from aioretryq.registration import current_queue, make_task
-from aioretryq.workflows import errbacks
+from aioretryq.workflows import errbacks, rescue
 from aioretryq.workflows.sending import send_signature
 from aioretryq.workflows.shapes import errbacks_of, failing
 
@@ -75,9 +76,14 @@ async def chunks(self: Task[Any, Any], task: dict[str, Any], it: list[Any], n: i
     if type(n) is not int or n < 1 or len(it) / n > MOST:
         raise ConfigError(f"celery.chunks takes a size from 1 on, and makes at most {MOST:,} tasks; not of {n!r}.")
     parts = [it[start : start + n] for start in range(0, len(it), n)]
-    members = [Node(TASK, "celery.starmap", kwargs={"task": task, "it": part}, immutable=True) for part in parts]
+    members = [_starmap(task, part) for part in parts]
     handle = await send_signature(self.app, group_of(members))
     return handle.as_tuple() if handle is not None else []
+
+
+def _starmap(task: dict[str, Any], it: list[Any]) -> Node:
+    kwargs = {"task": task, "it": it}
+    return Node(TASK, "celery.starmap", kwargs=kwargs, immutable=True, subtask_type="xstarmap")
 
 
 @_builtin("celery.group", bind=True)
@@ -126,6 +132,11 @@ async def accumulate(*args: Any, **kwargs: Any) -> Any:
 async def backend_cleanup(self: Task[Any, Any]) -> int:
     """Delete results that have expired; how many."""
     return await self.app.results.backend.cleanup()
+
+
+@_builtin(rescue.TASK, acks_late=True, ignore_result=True)
+async def rescue_chord(**kwargs: Any) -> None:
+    """Nothing: the body of a chord, or its failure, follows from it (`worker/followups.py`)."""
 
 
 # -- the body of a chord whose parts are not counted
@@ -178,7 +189,7 @@ def _value(found: _Found) -> Any:
     if isinstance(found, list):
         return [_value(each) for each in found]
     if found.status != states.SUCCESS:
-        raise ChordError(f"Dependency {found.task_id} raised {exception_of(found)!r}")
+        raise ChordError(f"Dependency {found.task_id} raised {saferepr(exception_of(found))}")
     return found.result
 
 

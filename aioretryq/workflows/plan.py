@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from aioretryq.errors import ProtocolError
+from aioretryq.errors import EncodeError, ProtocolError
 from aioretryq.message import TaskMessage
+from aioretryq.protocol import jsontypes
 from aioretryq.protocol.signature import (
     CHAIN,
     GROUP,
@@ -27,50 +27,26 @@ from aioretryq.protocol.signature import (
     group_of,
     merged_arguments,
     merged_options,
+    read_signature,
     size,
 )
-from aioretryq.workflows.shapes import OF_CHAIN, body_link_error, link, link_error, listed, spliced, unrolled
+from aioretryq.workflows.batches import Opening, Plan
+from aioretryq.workflows.promises import Handle
+from aioretryq.workflows.shapes import (
+    OF_CHAIN,
+    body_link_error,
+    link,
+    link_error,
+    listed,
+    spliced,
+    ungrouped,
+    unrolled,
+)
 
 Compose = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], TaskMessage]
 """(task, args, kwargs, options) -> message; options by Celery's names, as a signature has them."""
 
-
-@dataclass(eq=False, slots=True)
-class Handle:
-    """The result of something that will be sent: of a task, or with `members` of a group."""
-
-    id: str
-    parent: Handle | None = None
-    members: list[Handle] | None = None
-
-    def as_tuple(self) -> list[Any]:
-        """As Celery stores it, in `children` and for groups."""
-        parent = None if self.parent is None else self.parent.as_tuple()
-        return [[self.id, parent], None if self.members is None else [each.as_tuple() for each in self.members]]
-
-    @property
-    def origin(self) -> Handle:
-        """The first of its ancestors."""
-        found = self
-        while found.parent is not None:
-            found = found.parent
-        return found
-
-
-class Opening(Struct, frozen=True):
-    """A chord to open before its header is sent; `structure` is the header's result, where parts are groups."""
-
-    group_id: str
-    size: int
-    structure: list[Any] | None = None
-
-
-@dataclass(slots=True)
-class Plan:
-    messages: list[TaskMessage] = field(default_factory=list)
-    openings: list[Opening] = field(default_factory=list)
-    children: list[list[Any]] = field(default_factory=list)
-    """What the sender's own result lists as its children."""
+__all__ = ["Compiler", "Handle", "Opening", "Plan"]
 
 
 class Place(Struct, frozen=True):
@@ -92,6 +68,7 @@ class Given(Struct, frozen=True):
     child: bool = True
 
 
+MAPS = ("celery.map", "celery.starmap", "celery.chunks")  # their subtask_type is None in what Celery composes
 _NOT_FOR_BODY = ("task_id", "parent_id", "link", "link_error", "countdown", "eta")
 _NOT_FOR_HEADER = ("task_id", "group_id", "group_index", "link", "link_error", "chain", "chord")
 NO_KWARGS: Mapping[str, Any] = {}
@@ -100,11 +77,14 @@ NO_KWARGS: Mapping[str, Any] = {}
 class Compiler:
     """Expands signatures into one plan."""
 
-    def __init__(self, compose: Compose, new_id: Callable[[], str], reply_to: str) -> None:
+    def __init__(
+        self, compose: Compose, new_id: Callable[[], str], reply_to: str, *, errbacks_in_header: bool = False
+    ) -> None:
         self.plan = Plan()
         self._compose = compose
         self._new_id = new_id
         self._reply_to = reply_to
+        self._errbacks_in_header = errbacks_in_header  # task_allow_error_cb_on_chord_header
 
     def apply(
         self,
@@ -127,7 +107,8 @@ class Compiler:
         if node.kind == CHAIN:
             return self._chain(node, given)
         if node.kind == GROUP:
-            return self._group(node, given)
+            later = listed(merged_options(node, given.options).get("chain"))
+            return self._followed(node, given, later) if later else self._group(node, given)
         return self._chord(node, given)
 
     def _child(self, handle: Handle, given: Given) -> Handle:
@@ -139,7 +120,7 @@ class Compiler:
         options = merged_options(node, given.options)
         called = merged_arguments(node, given.args, given.kwargs)
         task_id = options["task_id"] = options.get("task_id") or self._new_id()
-        self.plan.messages.append(self._compose(node.task, called.args, called.kwargs, options))
+        self.plan.messages.append(self._compose(node.task, called.args, called.kwargs, routed(node, options)))
         return self._child(Handle(task_id), given)
 
     def _chain(self, node: Node, given: Given) -> Handle | None:
@@ -150,7 +131,7 @@ class Compiler:
         if not steps:
             return None
         for errback in listed(options.get("link_error")):
-            steps = [link_error(step, errback) for step in steps]
+            steps = [link_error(step, errback, self._errbacks_in_header) for step in steps]
         for callback in listed(options.get("link")):
             steps[0] = link(steps[0], callback)
         first = steps.pop()
@@ -160,21 +141,40 @@ class Compiler:
         return handles[0] if steps else handle
 
     def _group(self, node: Node, given: Given) -> Handle:
+        called, awaited = self._called(node, given)
+        gid = called.options["group_id"]
+        handles = []
+        for index, member in enumerate(unrolled(node.steps)):
+            frozen, handle = self._freeze(member, in_group(called, index))
+            self._member(frozen, called, awaited)
+            handles.append(handle)
+        if len(handles) == 1 and handles[0].members is not None:
+            return self._child(handles[0], given)  # as in Celery: of group(a | group(b, c)) the inner one
+        made = Handle(gid, members=handles)
+        return self._child(made, given) if handles else made
+
+    def _followed(self, group: Node, given: Given, later: list[dict[str, Any]]) -> Handle | None:
+        """A group as the body of a chord in the middle of a chain. Given to the members, as Celery gives it to them,
+        the rest would run once for each."""
+        *rest, following = later
+        header = ungrouped(group)
+        header.options.pop("chain", None)
+        chord = replace(chord_of(header, read_signature(following)), args=group.args)
+        options = {**given.options, "chain": rest or None}
+        return self._chord(chord, replace(given, options=options))
+
+    def _called(self, node: Node, given: Given) -> tuple[Given, Any]:
+        """How each member of a group is called, and the chord they are parts of."""
         options = merged_options(node, given.options)
         gid = options.pop("task_id", None) or self._new_id()
         awaited = options.pop("chord", None)
         options.pop("group_index", None)
         options["group_id"] = gid
-        arguments = (*given.args, *node.args)
-        handles = []
-        for index, member in enumerate(unrolled(node.steps)):
-            place = Place(group_id=gid, group_index=index, root_id=options.get("root_id"))
-            frozen, handle = self._freeze(member, place)
-            chord = awaited if awaited is not None else frozen.options.get("chord")
-            self._apply(frozen, Given(arguments, given.kwargs, {**options, "chord": chord}, child=False))
-            handles.append(handle)
-        made = Handle(gid, members=handles)
-        return self._child(made, given) if handles else made
+        return Given((*given.args, *node.args), given.kwargs, options, child=False), awaited
+
+    def _member(self, frozen: Node, called: Given, awaited: Any) -> None:
+        chord = awaited if awaited is not None else frozen.options.get("chord")
+        self._apply(frozen, replace(called, options={**called.options, "chord": chord}))
 
     def _chord(self, node: Node, given: Given) -> Handle | None:
         options = {**node.options, **_set(given.options)}
@@ -188,18 +188,19 @@ class Compiler:
         if not header.steps:
             self.apply(body, ([],), child=given.child)
             return handle
-        self._open(gid, header, returned)
+        awaited = as_dict(body)
+        self._open(gid, header, returned, awaited)
         passed = {name: value for name, value in options.items() if name not in _NOT_FOR_HEADER}
         arguments = node.args if node.immutable else (*given.args, *node.args)
         called_with = {**node.kwargs, **given.kwargs}
-        self._group(header, Given(arguments, called_with, {**passed, "chord": as_dict(body)}, given.child))
+        self._group(header, Given(arguments, called_with, {**passed, "chord": awaited}, given.child))
         handle.origin.parent = returned
         return handle
 
-    def _open(self, gid: str, header: Node, returned: Handle) -> None:
+    def _open(self, gid: str, header: Node, returned: Handle, body: dict[str, Any]) -> None:
         members = returned.members or []
         nested = any(member.members is not None for member in members)
-        self.plan.openings.append(Opening(gid, size(header), returned.as_tuple() if nested else None))
+        self.plan.openings.append(Opening(gid, size(header), returned.as_tuple() if nested else None, written(body)))
 
     def _chord_body(self, node: Node, options: dict[str, Any]) -> Node:
         """The body with the chord's options and links."""
@@ -248,7 +249,7 @@ class Compiler:
         place = replace(place, task_id=node.task_id or place.task_id)
         steps, handles = self._prepare(node.steps, node.args, NO_KWARGS, place)
         if not steps:
-            raise ProtocolError("A chain without tasks cannot be a part of a workflow.")
+            raise ProtocolError("A chain without tasks cannot be the body of a chord.")
         options = {**node.options, "task_id": handles[0].id}
         return replace(node, args=(), options=options, steps=tuple(reversed(steps))), handles[0]
 
@@ -271,7 +272,7 @@ class Compiler:
 
         A group that something follows becomes the header of a chord with that as its body.
         """
-        flat = spliced(steps)
+        flat = spliced(steps, self._errbacks_in_header)
         if flat:
             flat[0] = merged_arguments(flat[0], args, kwargs)
         nodes: list[Node] = []
@@ -289,6 +290,27 @@ class Compiler:
         for handle, before in itertools.pairwise(handles):
             handle.origin.parent = before
         return nodes, handles
+
+
+def routed(node: Node, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a call; `celery.map` and the like are routed by the name of the task that does the work."""
+    if node.task not in MAPS or options.get("route_name"):
+        return options
+    task = node.kwargs.get("task")
+    name = task.get("task") if isinstance(task, Mapping) else None
+    return {**options, "route_name": name} if isinstance(name, str) and name else options
+
+
+def in_group(called: Given, index: int) -> Place:
+    return Place(group_id=called.options["group_id"], group_index=index, root_id=called.options.get("root_id"))
+
+
+def written(body: dict[str, Any]) -> bytes:
+    """Nothing if it is no JSON: then it travels with the parts only."""
+    try:
+        return jsontypes.dumps(body)
+    except EncodeError:
+        return b""
 
 
 def _put_in_group(options: dict[str, Any], place: Place) -> None:

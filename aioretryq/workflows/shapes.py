@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from aioretryq.errors import ProtocolError
+from aioretryq.protocol.members import Members
 from aioretryq.protocol.saferepr import saferepr
-from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, linked, merged_arguments
+from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, linked, merged_arguments, steps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 OF_CHAIN = ("task_id", "group_id", "group_index", "chord", "link", "link_error", "root_id", "parent_id")
 """Options of a chain that are not those of its first step."""
@@ -22,11 +23,16 @@ def unrolled(members: Iterable[Node]) -> Iterable[Node]:
     for member in members:
         if member.kind == GROUP:
             yield from unrolled(member.steps)
-        elif member.kind != CHAIN or member.steps:
+        elif not is_empty_chain(member):
             yield member
 
 
-def spliced(steps: Iterable[Node]) -> list[Node]:
+def is_empty_chain(node: Node) -> bool:
+    """Whether there is nothing to call in it, and nothing to wait for either."""
+    return node.kind == CHAIN and all(map(is_empty_chain, node.steps))
+
+
+def spliced(steps: Iterable[Node], errbacks_in_header: bool = False) -> list[Node]:
     """The steps of a chain and of the chains in it.
 
     Groups of one are their member; empty ones are left out, unless there is nothing else.
@@ -36,34 +42,38 @@ def spliced(steps: Iterable[Node]) -> list[Node]:
     for step in steps:
         found = _only_member(step)
         if found.kind == CHAIN:
-            flat += spliced(_with_first_arguments(found))
+            flat += spliced(_with_first_arguments(found), errbacks_in_header)
         elif found.kind == GROUP and not any(True for _ in unrolled(found.steps)):
             empty.append(found)
         elif found.kind == CHORD and found.body is not None and _led_by_task(found.body):
-            flat += spliced(_unrolled_body(found))
+            flat += spliced(_unrolled_body(found, errbacks_in_header), errbacks_in_header)
         else:
             flat.append(found)
     return flat or empty[-1:]
 
 
 def _only_member(node: Node) -> Node:
-    while node.kind == GROUP and len(node.steps) == 1:
-        node = merged_arguments(node.steps[0], node.args, {})
+    while node.kind == GROUP:
+        few = node.steps.first(2) if isinstance(node.steps, Members) else node.steps[:2]
+        if len(few) != 1:
+            break
+        node = merged_arguments(few[0], node.args, {})
     return node
 
 
 def _with_first_arguments(chain: Node) -> tuple[Node, ...]:
     """The steps of a chain; its own arguments are for the first."""
-    if not chain.args or not chain.steps:
-        return chain.steps
-    return (merged_arguments(chain.steps[0], chain.args, {}), *chain.steps[1:])
+    steps = steps_of(chain)
+    if not chain.args or not steps:
+        return steps
+    return (merged_arguments(steps[0], chain.args, {}), *steps[1:])
 
 
 def _led_by_task(body: Node) -> bool:
-    return body.kind == CHAIN and bool(body.steps) and body.steps[0].kind != GROUP
+    return body.kind == CHAIN and bool(body.steps) and steps_of(body)[0].kind != GROUP
 
 
-def _unrolled_body(chord: Node) -> list[Node]:
+def _unrolled_body(chord: Node, errbacks_in_header: bool) -> list[Node]:
     """A chord whose body is a chain, as a chord with the first step as its body, and the rest.
 
     Every part of the header carries the body: the rest need not be copied so often.
@@ -73,7 +83,7 @@ def _unrolled_body(chord: Node) -> list[Node]:
     for callback in listed(chain.options.get("link")):
         steps[-1] = link(steps[-1], callback)
     for errback in listed(chain.options.get("link_error")):
-        steps = [link_error(step, errback) for step in steps]
+        steps = [link_error(step, errback, errbacks_in_header) for step in steps]
     first = steps[0].with_options(**{n: value for n, value in chain.options.items() if n not in OF_CHAIN})
     return [replace(chord, body=first), *steps[1:]]
 
@@ -82,19 +92,44 @@ def link(node: Node, callback: dict[str, Any]) -> Node:
     """With a callback for its result: of a group's first member (which then is not given the value), as in Celery."""
     if node.kind == CHORD and node.body is not None:
         return replace(node, body=link(node.body, callback))
-    if node.kind == GROUP and node.steps:
-        first = link(node.steps[0], {**callback, "immutable": True})
-        return replace(node, steps=(first, *node.steps[1:]))
+    if node.kind == GROUP and (members := steps_of(node)):
+        first = link(members[0], {**callback, "immutable": True})
+        return replace(node, steps=(first, *members[1:]))
     return linked(node, "link", callback)
 
 
-def link_error(node: Node, errback: dict[str, Any]) -> Node:
+def link_error(node: Node, errback: dict[str, Any], in_header: bool = False) -> Node:
+    """With an errback for its failure: of a chord in its body, and `in_header` of each part."""
     if node.kind == GROUP:
-        return replace(node, steps=tuple(link_error(member, errback) for member in node.steps))
+        return replace(node, steps=_each(node.steps, lambda member: link_error(member, errback, in_header)))
     if node.kind == CHORD and node.body is not None:
-        header = tuple(link_error(member, errback) if member.kind == CHORD else member for member in node.steps)
-        return replace(node, steps=header, body=link_error(node.body, errback))
+        header = _each(node.steps, lambda member: _in_header(member, errback, in_header))
+        return replace(node, steps=header, body=link_error(node.body, errback, in_header))
     return linked(node, "link_error", errback)
+
+
+def _in_header(part: Node, errback: dict[str, Any], in_header: bool) -> Node:
+    """Celery means to make it immutable there, and writes an option that nobody reads: it is given what all are."""
+    return link_error(part, errback, in_header) if in_header or part.kind == CHORD else part
+
+
+def _each(
+    steps: tuple[Node, ...] | Members[Node], change: Callable[[Node], Node]
+) -> tuple[Node, ...] | Members[Node]:
+    return steps.map(change) if isinstance(steps, Members) else tuple(map(change, steps))
+
+
+def ungrouped(node: Node) -> Node:
+    """As if it had not been given a group yet: what it is, or what it ends in, is to be a part of another one."""
+    of_group = ("group_id", "group_index", "chord")
+    options = {name: value for name, value in node.options.items() if name not in of_group}
+    if node.kind == CHAIN and node.steps:
+        *before, last = steps_of(node)
+        return replace(node, options=options, steps=(*before, ungrouped(last)))
+    if node.kind == GROUP:
+        return replace(node, options=options, steps=tuple(map(ungrouped, node.steps)))
+    body = None if node.body is None else ungrouped(node.body)
+    return replace(node, options=options, body=body)
 
 
 def body_link_error(body: Node, errback: dict[str, Any]) -> Node:
@@ -136,9 +171,9 @@ def errbacks_of(node: Node) -> list[tuple[Node, list[dict[str, Any]]]]:
         return [(call, _once([*own, *errbacks])) for call, errbacks in errbacks_of(node.body)]
     if node.kind == CHAIN and node.steps:
         # Of its first step those that are only its own: the chain's are linked to every step.
-        first = node.steps[0]
-        theirs = listed(first.options.get("link_error")) if first.kind == TASK else []
-        return [(node, own), (first, [errback for errback in theirs if errback not in own])]
+        first = steps_of(node)[0]
+        led = [] if first.kind == GROUP else errbacks_of(first)
+        return [(node, own), *((call, [each for each in theirs if each not in own]) for call, theirs in led)]
     return [(node, own)]
 
 
@@ -153,8 +188,9 @@ def _failing(node: Node, inherited: dict[str, Any]) -> list[Node]:
     if node.kind == GROUP:
         return [call for member in node.steps for call in _failing(member, place)]
     if node.kind == CHAIN:
-        last = len(node.steps) - 1
-        return [call for n, step in enumerate(node.steps) for call in _failing(step, place if n == last else {})]
+        steps = steps_of(node)
+        last = len(steps) - 1
+        return [call for n, step in enumerate(steps) for call in _failing(step, place if n == last else {})]
     assert node.body is not None
     header = [call for member in node.steps for call in _failing(member, {})]
     for call in header:

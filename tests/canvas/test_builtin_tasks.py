@@ -37,6 +37,14 @@ async def test_chunks_and_groups(queue, worker):
     assert [await soon(queue.AsyncResult(task_id).get()) for task_id in "AB"] == [11, 12]
 
 
+async def test_chunks_go_where_their_task_goes(queue, worker):
+    queue.conf.task_routes = {"w.add": "adding"}
+    tree = await run(queue, "celery.chunks", task=written(s("add")), it=[[1, 2], [3, 4]], n=1)
+    assert len(tree[1]) == 2
+    found = (await queue.broker.claim(["adding"], limit=10)).deliveries
+    assert [queue.decode(each.body).task for each in found] == ["celery.starmap"] * 2
+
+
 async def test_chords(queue, worker):
     header = [written(s("add", 1)), written(s("add", 2))]
     (task_id, parent), _ = await run(queue, "celery.chord", header, written(s("total")), countdown=1, interval=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from canvas.composing import app, s, si, written
+from canvas.planning import planned, sender
 from celery import chain, chord, group
 from celery.canvas import Signature
 from hypothesis import given, settings
@@ -17,7 +18,22 @@ from hypothesis import strategies as st
 from aioretryq.calling import compose, options_of_signature
 from aioretryq.config import Settings
 from aioretryq.errors import ProtocolError
-from aioretryq.protocol.signature import MAX_DEPTH, as_dict, read_signature, size
+from aioretryq.protocol.members import Members
+from aioretryq.protocol.signature import (
+    CHAIN,
+    CHORD,
+    GROUP,
+    MAX_DEPTH,
+    TASK,
+    Node,
+    as_dict,
+    chord_of,
+    group_of,
+    read_signature,
+    size,
+)
+from aioretryq.workflows.batches import Like
+from aioretryq.workflows.bulk import BulkCompiler
 from aioretryq.workflows.plan import Compiler, Plan
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "task_messages_v2.json").read_text())
@@ -267,3 +283,104 @@ def test_any_workflow_is_read_written_and_sent_the_same_each_time(tree):
     assert size(node) >= 0
     ids = [message.id for message in one.messages]
     assert len(set(ids)) == len(ids)
+
+
+# -- plans
+
+
+def nodes():
+    calls_ = st.builds(
+        lambda name, number: Node(TASK, f"w.{name}", args=(number,)), st.sampled_from("abc"), st.integers(0, 9)
+    )
+
+    def of(children):
+        several = st.lists(children, min_size=1, max_size=3)
+        return st.one_of(
+            several.map(lambda steps: Node(CHAIN, "celery.chain", subtask_type=CHAIN, steps=tuple(steps))),
+            several.map(group_of),
+            st.tuples(several, children).map(lambda both: chord_of(group_of(both[0]), both[1])),
+        )
+
+    return st.recursive(calls_, of, max_leaves=12)
+
+
+def parts_of(plan):
+    """What returns to each chord that is opened: messages, the end of their chains, bodies of chords in headers."""
+    found = {}
+    for message in plan.messages:
+        ends = [] if message.chain or not message.chord else [(message.group, message.id)]
+        for later in [*(message.chain or ())[:1], *([message.chord] if message.chord else ())]:
+            ends += returning(read_signature(later))
+        for gid, task_id in ends:
+            found.setdefault(gid, set()).add(task_id)
+    return found
+
+
+def returning(node, to=None):
+    if node.options.get("chain"):
+        return returning(read_signature(node.options["chain"][0]))
+    to = node.options.get("group_id") if node.options.get("chord") else to
+    if node.kind == GROUP:
+        return [pair for step in node.steps for pair in returning(step, to)]
+    if node.kind == CHAIN:
+        return returning(node.steps[-1], to)
+    if node.kind == CHORD:
+        return returning(node.body, to)
+    return [(to, node.task_id)] if to else []
+
+
+@given(nodes())
+@settings(max_examples=150)
+def test_plans_of_any_tree(node):
+    plan, again = planned(node), planned(node)
+    assert plan.messages == again.messages
+    assert plan.openings == again.openings
+    assert plan.result.as_tuple() == again.result.as_tuple()
+    ids = [message.id for message in plan.messages]
+    assert len(ids) == len(set(ids))
+    returned = parts_of(plan)
+    for opening in plan.openings:
+        assert opening.size == len(returned[opening.group_id])
+        assert read_signature(json.loads(opening.body))
+    for size_ in (1, 2, 1000):
+        batches = list(plan.batches(size_))
+        assert [m for batch in batches for m in batch.messages] == plan.messages
+        assert [batch.last for batch in batches] == [False] * (len(batches) - 1) + [True]
+        assert list(batches[0].openings) == [o for batch in batches for o in batch.sent] == plan.openings
+
+
+@given(nodes(), st.integers(1, 50))
+@settings(max_examples=100)
+def test_members_that_are_made_later_become_the_same(member, size_):
+    """As a header, a group or the first step of a chain, whether it is a list or not, whatever is in it."""
+    plain = [Node(TASK, "w.a", args=(1,)), Node(TASK, "w.a", args=(2,)), Node(TASK, "w.b", kwargs={"x": "y"})]
+    members = [member, *plain]
+    kinds = [
+        group_of,
+        lambda steps: chord_of(group_of(steps), Node(TASK, "w.total")),
+        lambda steps: Node(CHAIN, "celery.chain", steps=(group_of(steps), Node(TASK, "w.total"))),
+    ]
+    for kind in kinds:
+        for count in (None, sum(map(size, members))):
+            at_once, by = planned(kind(members)), sender()
+            compiler = BulkCompiler(by.compose, by.new_id, "here", count=count, uniform=lambda name: True)
+            compiler.plan.result = compiler.apply(kind(Members(iter(members))))
+            batches = list(compiler.plan.batches(size_))
+            made = [m.message() if isinstance(m, Like) else m for batch in batches for m in batch.messages]
+            assert same(made) == same(at_once.messages)
+            known = {each.group_id: each for batch in batches for each in (*batch.openings, *batch.seals)}.values()
+            assert sorted(o.size for o in known) == sorted(o.size for o in at_once.openings)
+            assert sum(o.structure is None for o in known) == sum(o.structure is None for o in at_once.openings)
+            header = next(each for each in ancestry(at_once.result) if each.members is not None)
+            assert len(compiler.plan.bulk.handle.members) == len(header.members)
+
+
+def same(messages):
+    """Messages without ids, which are made in another order."""
+    return [(m.task, m.args, m.kwargs, m.group_index, m.argsrepr, not m.chord, len(m.chain or ())) for m in messages]
+
+
+def ancestry(handle):
+    while handle is not None:
+        yield handle
+        handle = handle.parent

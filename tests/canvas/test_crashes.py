@@ -88,8 +88,15 @@ async def quiet(queue):
         assert await soon(last.get()) == 1
 
 
-@pytest.mark.parametrize("operation", ["store", "finish"])
-async def test_callbacks_and_chains(queue, calls, operation):
+def part_ways(queue):
+    """As where results and messages are in two places: a worker can die between the steps."""
+    queue.broker.joins = lambda backend: False
+
+
+@pytest.mark.parametrize(("operation", "joined"), [("store", False), ("finish", False), ("finish", True)])
+async def test_callbacks_and_chains(queue, calls, operation, joined):
+    if not joined:
+        part_ways(queue)
     first = s("add", 1, 1)
     first.link(s("note", "callback"))
     handle = await send_signature(queue, written(first | s("note", "step") | s("add", 5)))
@@ -104,8 +111,11 @@ async def test_callbacks_and_chains(queue, calls, operation):
     ("operation", "number"),
     [("open_chords", 1), ("store", 2), ("count_parts", 1), ("hold_chords", 1), ("finish", 2)],
 )
-async def test_chords(queue, calls, operation, number):
+@pytest.mark.parametrize("joined", [True, False])
+async def test_chords(queue, calls, operation, number, joined):
     """Opened by the step before; of the parts the one that dies may be the last one, or not."""
+    if not joined:
+        part_ways(queue)
     steps = s("add", 1, 1) | group(s("add", 1), s("flaky", 0)) | s("note", "body")
     handle = await send_signature(queue, written(steps))
     async with await survive(queue, operation, number):

@@ -9,7 +9,7 @@ import pytest
 from canvas.composing import app as celery_app
 from celery import Celery
 
-from aioretryq import TaskQueue, UnknownSettingError
+from aioretryq import Signature, TaskQueue, UnknownSettingError
 from queues import memory_url, soon, until
 
 
@@ -110,7 +110,7 @@ def test_signatures_are_written_as_celery_writes_them(add):
 
 
 def written(signature):
-    return json.loads(json.dumps(signature))
+    return json.loads(json.dumps(signature.to_dict() if isinstance(signature, Signature) else signature))
 
 
 def test_mistakes_in_a_signature_are_told_at_once(add):

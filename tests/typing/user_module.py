@@ -3,7 +3,19 @@
 from datetime import timedelta
 from typing import Any, assert_type
 
-from aioretryq import AsyncResult, CommandState, Task, TaskQueue, shared_task
+from aioretryq import (
+    AsyncResult,
+    CommandState,
+    GroupResult,
+    Signature,
+    Task,
+    TaskQueue,
+    chain,
+    chord,
+    group,
+    shared_task,
+    signature,
+)
 
 queue = TaskQueue("memory://")
 
@@ -82,3 +94,41 @@ async def use() -> None:
         wrong: str = await (await add.delay(1, 2)).get()  # E: assignment
         assert wrong == add.max_retrys  # E: attr-defined
         add(1, 2).bit_length()  # E: attr-defined
+
+
+async def use_groups() -> None:
+    several = await group(add.s(1, 2))
+    assert_type(await several, list[int])
+    assert_type(await several.get(propagate=False), list[int | BaseException])
+    async for value in several.iterate(timeout=3):
+        assert_type(value, int)
+    async for done, total in several.progress():
+        assert_type((done, total), tuple[int, int])
+    await several.revoke(terminate=True, signal="SIGKILL", wait=True)
+    await several.revoke(terminated=True)  # E: call-arg
+
+
+async def compose() -> None:
+    async with queue:
+        assert_type(add.s(1), Signature[int])
+        assert_type(add.s(1) | late.s(), Signature[int])
+        assert_type(await (add.s(1) | render.s(pages=2)), AsyncResult[bytes])
+        assert_type(await add.s(1).set(queue="slow").link(late.s()).on_error(late), AsyncResult[int])
+        assert_type(await add.s(1).apply_async((2,), priority=3), AsyncResult[int])
+        assert_type(await group(add.s(1, 2)), GroupResult[int])
+        assert_type(await group(add.s(n) for n in range(3)).delay(1), GroupResult[int])
+        assert_type(await (await group([add.s(1), late.s(2)])).get(), list[int])
+        assert_type(await (late.s(1) | group(add.s(2), late.s())), GroupResult[int])
+        assert_type(await (group(add.s(1), late.s(1)) | shared.s()), AsyncResult[None])
+        assert_type(await chord([add.s(1), late.s(2)], render.s(pages=3)), AsyncResult[bytes])
+        assert_type(await chain(late.s(1), add.s(2), render.s(pages=1)), AsyncResult[bytes])
+        assert_type(await late.map([1, 2]), AsyncResult[list[int]])
+        assert_type(await late.chunks([(1,), (2,)], 1).apply_async(), GroupResult[list[int]])
+        assert_type(signature("work.late", (1,)), Signature[Any])
+        passed: Signature[int] = late.s()
+        assert_type(await passed.delay(3), AsyncResult[int])
+        either: Signature[Any, Any] = group(passed) | {"task": "work.late"}
+        assert_type((await either) if either.immutable else None, Any | None)
+        add.s(1).set(immutable="yes")  # E: arg-type
+        add.s(1) | 3  # E: operator
+        await add.s(1).apply_async(priorty=3)  # E: call-arg
