@@ -52,6 +52,8 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     serializer: str | None = None
     compression: str | None = None
     shadow: str | None = None
+    route_name: str | None = None
+    """The name that `task_routes` is asked for, where it is another one: of a task that calls others."""
     time_limit: float | None = None
     soft_time_limit: float | None = None
     reply_to: str | None = None
@@ -83,10 +85,7 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         _check_times(made, whose)
         if made.countdown is not None and made.eta is not None:
             raise ConfigError(f"A call of {whose} takes countdown or eta, not both.")
-        for name in ("task_id", "queue", "exchange", "exchange_type", "routing_key"):
-            value = getattr(made, name)
-            if value is not None and not (isinstance(value, str) and is_text(value)):
-                raise ConfigError(f"A call of {whose}: {name} is a text, not {value!r}.")
+        _check_types(options, whose)
         if made.priority is not None and not (type(made.priority) is int and 0 <= made.priority <= 9):
             raise ConfigError(f"A call of {whose}: priority is 0 (first) to 9, not {made.priority!r}.")
         for name in ("link", "link_error", "chain", "chord"):
@@ -99,7 +98,7 @@ class CallOptions(Struct, frozen=True, kw_only=True):
 class Callee(Protocol):
     """What says itself how it is called later: a task, also one of Celery's."""
 
-    def signature(self) -> Signature: ...
+    def signature(self) -> Mapping[str, Any]: ...
 
 
 Link = Callee | Mapping[str, Any]
@@ -123,6 +122,7 @@ class CallKeywords(TypedDict, total=False):
     serializer: str | None
     compression: str | None
     shadow: str | None
+    route_name: str | None
     time_limit: float | None
     soft_time_limit: float | None
     reply_to: str | None
@@ -199,6 +199,27 @@ _TIMES: dict[str, Any] = {
 }
 
 
+_TEXTS = frozenset(
+    "task_id queue exchange exchange_type routing_key route_name shadow reply_to root_id parent_id group_id".split()
+)
+_OTHERS: dict[str, tuple[Any, str]] = {
+    "ignore_result": (bool, "true or false"),
+    "replaced_task_nesting": (int, "a number"),
+    "headers": (Mapping, "a dictionary"),
+}
+
+
+def _check_types(options: Mapping[str, Any], whose: str) -> None:
+    """Of what would make a message that no worker can read."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in _TEXTS and not (isinstance(value, str) and is_text(value)):
+            raise ConfigError(f"A call of {whose}: {name} is a text, not {value!r}.")
+        if name in _OTHERS and not isinstance(value, _OTHERS[name][0]):
+            raise ConfigError(f"A call of {whose}: {name} is {_OTHERS[name][1]}, not {value!r}.")
+
+
 def _check_times(options: CallOptions, whose: str) -> None:
     for option, types in _TIMES.items():
         value = getattr(options, option)
@@ -233,7 +254,7 @@ def compose(
     """The message of a call. `caller` is the request of the task that makes it, if one does."""
     args, kwargs = arguments
     task_id = options.task_id or str(uuid.uuid4())
-    routed = route(settings.task_routes, name, args, kwargs, options)
+    routed = route(settings.task_routes, options.route_name or name, args, kwargs, options)
     address = _address(options, task, routed, settings)
     expires = options.expires if options.expires is not None else (task.expires if task else None)
     expires_at, expiration = _expiry(expires, now)
@@ -263,9 +284,7 @@ def compose(
         exchange=address.exchange,
         exchange_type=address.kind,
         routing_key=address.routing_key,
-        priority=_first(
-            options.priority, task.priority if task else None, routed.priority, settings.task_default_priority
-        ),
+        priority=_priority(options, task, routed, settings, caller),
         content_type=content_type_of(
             _first(options.serializer, task.serializer if task else None, settings.task_serializer)
         ),
@@ -273,6 +292,26 @@ def compose(
         security=security_for(settings),
         **_workflow(options),
     )
+
+
+def _priority(
+    options: CallOptions, task: Task[Any, Any] | None, routed: Route, settings: Settings, caller: Request | None
+) -> int:
+    found: int = _first(
+        options.priority,
+        task.priority if task else None,
+        routed.priority,
+        _inherited_priority(options, settings, caller),
+        settings.task_default_priority,
+    )
+    return found
+
+
+def _inherited_priority(options: CallOptions, settings: Settings, caller: Request | None) -> int | None:
+    """Of a call that a task makes, with `task_inherit_parent_priority`. As in Celery, not if it names its parents."""
+    if caller is None or not settings.task_inherit_parent_priority or (options.root_id and options.parent_id):
+        return None
+    return caller.delivery_info.get("priority")
 
 
 def _workflow(options: CallOptions) -> dict[str, Any]:

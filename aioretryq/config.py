@@ -109,6 +109,9 @@ class Settings:
     result_backend_thread_safe: bool = setting(
         False, "Accepted for Celery's sake: backends here are always safe to share."
     )
+    result_save_workflows: bool = setting(
+        True, "Keep names and ids of the steps of workflows that are sent, for `aioretryq workflow`."
+    )
     result_poll_interval: float = setting(
         5.0, "Seconds after which a waiter looks for itself, should an announcement have been lost.", at_least=0.01
     )
@@ -165,6 +168,9 @@ class Settings:
     task_store_errors_even_if_ignored: bool = setting(False, "Store failures of tasks that ignore their result.")
     task_inherit_parent_priority: bool = setting(
         False, "What follows from a task (callbacks, the next step of a chain) gets its priority."
+    )
+    task_allow_error_cb_on_chord_header: bool = setting(
+        False, "Errbacks of a chord are told of the tasks of its header, too; of its body they are in any case."
     )
     task_time_limit: float | None = setting(
         None, "Seconds after which a coroutine task is cancelled and fails.", at_least=0

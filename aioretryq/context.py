@@ -171,6 +171,8 @@ class Run:
     task: Task[Any, Any]
     request: Request
     app: TaskQueue
+    additions: int = 0
+    """Parts that it has added to the chord it is a part of."""
 
 
 current_run: ContextVar[Run | None] = ContextVar("aioretryq_run", default=None)

@@ -117,7 +117,7 @@ class Finish(Struct, frozen=True):
     `dead` is an entry for the dead letters; the original is then kept there instead of being dropped. `result` is
     stored in that step too; only for a broker that has joined the result backend (`Broker.joins`). So are `parts`
     counted, unless one of them would be the last one of its chord: then nothing at all is done, and the answer is
-    None.
+    None. Parts with a `body` or a `why` are not among them: only the backend itself takes those.
     """
 
     delivery: Delivery
@@ -184,22 +184,32 @@ class ChordOpening(Struct, frozen=True):
 
 
 class ChordAddition(Struct, frozen=True):
-    """One more part of a header that is being worked on (Celery's `add_to_chord`): counts once by task id."""
+    """One more part of a header that is being worked on (Celery's `add_to_chord`): counts once by task id.
+
+    `ttl`: where nothing else is known of the chord yet, it is forgotten after so many seconds.
+    """
 
     group_id: str
     task_id: str
+    ttl: float | None = None
 
 
 class OverdueChord(Struct, frozen=True):
     """A chord that nobody may be working on any more; `body` as it was opened with.
 
     `why`: "complete" (all parts are there, and nobody who comes back has the right to send the body), "unsent"
-    (whoever was sending its header died) or "expired" (its parts are about to be forgotten).
+    (whoever was sending its header died) or "expired" (its parts are about to be forgotten). `told`: how often it was
+    told, this time included. `returned` of `size` parts are there (None: nobody knows how many there are), `age`
+    seconds after it was opened, or was first heard of.
     """
 
     group_id: str
     body: bytes
     why: str
+    told: int = 1
+    returned: int = 0
+    size: int | None = None
+    age: float = 0.0
 
 
 class ChordPart(Struct, frozen=True):
@@ -210,8 +220,8 @@ class ChordPart(Struct, frozen=True):
     died now. `body`: the chord's, where the backend may not know it (others opened the chord).
 
     `why`, of an `OverdueChord`: this is no part, nothing is counted, only the right to send the body is asked for.
-    "complete" has it if all parts are there, the other two even if they are not (but not once the sender has spoken
-    again): then the chord has failed.
+    "complete" has it if all parts are there, the other two if they are not (and not once the sender has spoken again,
+    or another part has returned): then the chord has failed, and no part completes it any more.
     """
 
     group_id: str
@@ -251,14 +261,20 @@ def revocation(task_id: str, *, terminate: bool) -> str:
     return f"{'terminate' if terminate else 'drop'}:{task_id}"
 
 
+def revocation_of_group(group_id: str, *, terminate: bool) -> str:
+    return f"{'terminate' if terminate else 'drop'}-group:{group_id}"
+
+
 def revocation_of_stamps(stamps: Mapping[str, Sequence[str]], *, terminate: bool) -> str:
     return f"{'terminate' if terminate else 'drop'}-stamps:{json.dumps(stamps)}"
 
 
 def parse_revocation(notice: str) -> Notice:
-    """What `revocation` or `revocation_of_stamps` made; of anything else a notice that means nothing."""
+    """What one of the above has made; of anything else a notice that means nothing."""
     kind, _, rest = notice.partition(":")
     terminate = kind.startswith("terminate")
+    if kind.endswith("-group"):
+        return Notice(group=rest, terminate=terminate)
     if not kind.endswith("-stamps"):
         return Notice(rest, terminate=terminate)
     try:

@@ -120,6 +120,11 @@ class PlainCalls:
         return calls
 
 
+def uniform(name: str, task: Task[Any, Any] | None, settings: Settings) -> bool:
+    """Whether calls of the task with the same options differ by nothing but ids and arguments."""
+    return not _asks_arguments(settings.task_routes) and (task is None or task.shadow_name is None)
+
+
 def _asks_arguments(routes: Any) -> bool:
     """Whether a router is asked, who may look at the arguments."""
     if isinstance(routes, list | tuple):

@@ -11,7 +11,7 @@ from aioretryq.exchanging import packed
 from aioretryq.lazy import Lazy
 from aioretryq.linking import with_signatures
 from aioretryq.publishing import Terms
-from aioretryq.result import AsyncResult
+from aioretryq.results.result import AsyncResult
 from aioretryq.routing import check_routes
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ async def send(
     if options or queue.conf.task_always_eager:
         return await _send_with_options(queue, name, (args or (), kwargs or {}), task, options)
     connections, run = queue.connections, current_run.get()
-    calls = connections.calls.of(name, task)
+    inherits = run is not None and queue.conf.task_inherit_parent_priority
+    calls = None if inherits else connections.calls.of(name, task)
     if calls is None:
         return await _send_with_options(queue, name, (args or (), kwargs or {}), task, options)
     task_id, message = calls.pack(args or (), kwargs or {}, None if run is None else run.request)
@@ -54,10 +55,21 @@ async def _send_with_options(
     options: Mapping[str, Any],
 ) -> AsyncResult[Any]:
     call = CallOptions.of(with_signatures(options, name), name)
+    if queue.conf.task_always_eager:
+        eagerly = {each: getattr(call, each) for each in ("task_id", "headers", *eager.LINKS)}
+        return await eager.apply(task or queue.find_task(name), *arguments, eagerly)
+    return await send_call(queue, name, arguments, task, call)
+
+
+async def send_call(
+    queue: TaskQueue,
+    name: str,
+    arguments: tuple[Sequence[Any], Mapping[str, Any]],
+    task: Task[Any, Any] | None,
+    call: CallOptions,
+) -> AsyncResult[Any]:
+    """One call with options that have been read."""
     conf = queue.conf
-    if conf.task_always_eager:
-        found, eagerly = task or queue.find_task(name), {"task_id": call.task_id, "headers": call.headers}
-        return await eager.apply(found, *arguments, eagerly)
     check_routes(conf.task_routes)
     run = current_run.get()
     caller = run.request if run is not None else None

@@ -7,18 +7,16 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from aioretryq.calling import CallOptions, compose
 from aioretryq.context import current_run
 from aioretryq.errors import ConfigError, NotOpenError, PartlySent, PublishError, UnavailableError
 from aioretryq.exchanging import packed
-from aioretryq.ids import ids_of
 from aioretryq.linking import with_signatures
 from aioretryq.plain_calls import Calls
 from aioretryq.publishing import Terms
-from aioretryq.result import AsyncResult
+from aioretryq.results.many import ManyResults
 from aioretryq.sending import send
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from aioretryq.context import Request
     from aioretryq.message import Outgoing, TaskMessage
     from aioretryq.publishing import Sending
+    from aioretryq.results.result import AsyncResult
     from aioretryq.task import Task
 
 CHUNK = 250
@@ -52,48 +51,6 @@ class _Chunk:
     messages: list[Outgoing] = field(default_factory=list)
     composed: list[TaskMessage] = field(default_factory=list)
     sending: Sending | None = None
-
-
-class ManyResults(Sequence[AsyncResult[Any]]):
-    """The results of many calls, in their order. Takes 16 bytes for each; made an AsyncResult when asked for."""
-
-    def __init__(self, queue: TaskQueue) -> None:
-        self._queue = queue
-        self._ids = bytearray()
-        self._ignored = False
-
-    def __repr__(self) -> str:
-        return f"<results of {len(self)} tasks>"
-
-    def __len__(self) -> int:
-        return len(self._ids) // 16
-
-    @overload
-    def __getitem__(self, index: int) -> AsyncResult[Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[AsyncResult[Any]]: ...
-    def __getitem__(self, index: int | slice) -> AsyncResult[Any] | list[AsyncResult[Any]]:
-        numbers = range(len(self))[index]
-        return self._result(numbers) if isinstance(numbers, int) else [self._result(number) for number in numbers]
-
-    def __iter__(self) -> Iterator[AsyncResult[Any]]:
-        done = 0
-        while part := self._ids[done : done + 16 * CHUNK]:  # more may be added meanwhile
-            done += len(part)
-            for task_id in ids_of(part):
-                yield self._named(task_id)
-
-    def _result(self, number: int) -> AsyncResult[Any]:
-        return self._named(str(UUID(bytes=bytes(self._ids[16 * number : 16 * number + 16]))))
-
-    def _named(self, task_id: str) -> AsyncResult[Any]:
-        result: AsyncResult[Any] = AsyncResult(task_id, self._queue)
-        result.ignored = self._ignored
-        return result
-
-    def add(self, ids: Iterable[str], *, ignored: bool) -> None:
-        self._ignored = ignored
-        self._ids += bytes.fromhex("".join(ids).replace("-", ""))
 
 
 async def send_many(
@@ -159,12 +116,12 @@ class _Stream:
         self._options = options
         self._connections = queue.connections
         self._run = current_run.get()
-        self._results = ManyResults(queue)
+        self._results: ManyResults[Any] = ManyResults(queue)
         self._failed: dict[int, BaseException] = {}
         self._read = self._tried = self._settled = 0
         self._broken: Exception | None = None  # the next call cannot be read, or not be sent
 
-    async def send(self, calls: Iterator[Arguments]) -> ManyResults:
+    async def send(self, calls: Iterator[Arguments]) -> ManyResults[Any]:
         window: deque[_Chunk] = deque()
         try:
             await self._send_chunks(calls, window)
@@ -208,7 +165,8 @@ class _Stream:
     def _packed(self, calls: Iterator[Arguments]) -> _Chunk:
         # Looked up for each chunk: settings may change, and time goes on.
         conf, caller = self._queue.conf, None if self._run is None else self._run.request
-        alike = None if conf.task_send_sent_event else Calls.of(self._name, self._task, conf, self._options)
+        each = conf.task_send_sent_event or (caller is not None and conf.task_inherit_parent_priority)
+        alike = None if each else Calls.of(self._name, self._task, conf, self._options)
         chunk, room = _Chunk(Terms.of(self._options, conf)), CHUNK_BYTES
         try:
             for arguments in calls:

@@ -107,7 +107,8 @@ def measure(name: str, plan: Plan, server: Database, environments: Environments)
             if outcome.failure is None:
                 click.echo(f"{name} {round_ + 1}/{rounds} {who}", err=True)
                 shrinks = workload.shrinks and plan.tasks is None and who not in MINE
-                attempt(name, who, fewer(tasks, outcome) if shrinks else tasks, outcome, plan, server, environments)
+                most = min(tasks, workload.of_peers or tasks) if shrinks else tasks
+                attempt(name, who, fewer(most, outcome) if shrinks else tasks, outcome, plan, server, environments)
     return results.Measured(name, tasks, rounds, outcomes, around)
 
 

@@ -108,6 +108,18 @@ async def at_once(session: Session, count: int, first: int) -> float:
     return time.perf_counter() - began
 
 
+async def chord(session: Session, count: int, first: int, body: int) -> float:
+    """Send a chord of `count` parts; seconds."""
+    began = time.perf_counter()
+    session.handles = [await session.adapter.send_chord(range(first, first + count), body)]
+    return time.perf_counter() - began
+
+
+async def verify_chord(session: Session, count: int, timeout: float) -> None:
+    """Wait until its body has got them all."""
+    check([await session.adapter.wait(session.handles[0], timeout)], [count])
+
+
 async def payload(session: Session, count: int, size: int) -> float:
     """Send that many with a text of that size; seconds."""
     began = time.perf_counter()
@@ -171,6 +183,6 @@ ACTIONS: dict[str, Callable[..., Awaitable[Any]]] = {
     each.__name__: each
     for each in (
         seed, warm, verify, roundtrip, gather, one_by_one, at_once, payload, verify_payload, delayed, await_all,
-        round_trips,
+        round_trips, chord, verify_chord,
     )
 }  # fmt: skip

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from aioretryq import TaskQueue, Worker
+from aioretryq import TaskQueue, Worker, chord
 from benchmarks.server import database
 
 if TYPE_CHECKING:
@@ -93,31 +93,51 @@ def no_op_of(queue: TaskQueue, on_run: Callable[[], None]) -> Any:
     return no_op
 
 
+class Runs:
+    """Counts from one task on to another one, so that a worker's start and its end do not count."""
+
+    def __init__(self, name: str, counts: Counts, server: Database | None) -> None:
+        self._name = name
+        self._counts = counts
+        self._server = server
+        self._ran = 0
+        self._counting: Counting | None = None
+        self.done = asyncio.Event()
+
+    def __call__(self) -> None:
+        self._ran += 1
+        if self._ran == WARM:
+            self._counting = Counting(self._server)
+        elif self._ran == TASKS - WARM and self._counting is not None:
+            self._counting.stop(self._name, TASKS - 2 * WARM, self._counts)
+        elif self._ran == TASKS:
+            self.done.set()
+
+
 async def drained(url: str, counts: Counts, server: Database | None) -> None:
-    """A worker on a full queue: from one task on to another one, so that its start and its end do not count."""
-    ran, done = 0, asyncio.Event()
-    counting: Counting | None = None
+    """A worker on a full queue."""
     name = url.partition(":")[0]
-
-    def on_run() -> None:
-        nonlocal ran, counting
-        ran += 1
-        if ran == WARM:
-            counting = Counting(server)
-        elif ran == TASKS - WARM and counting is not None:
-            counting.stop(f"{name} worker, no-op", TASKS - 2 * WARM, counts)
-        elif ran == TASKS:
-            done.set()
-
+    runs = Runs(f"{name} worker, no-op", counts, server)
     async with TaskQueue(url) as queue:
-        no_op = no_op_of(queue, on_run)
+        no_op = no_op_of(queue, runs)
         handles = [handle for _ in range(TASKS // SENT) for handle in await at_once(no_op)]
         async with asyncio.timeout(PATIENCE), Worker(queue).running():
-            await done.wait()
+            await runs.done.wait()
             await handles[-1].get()
         chosen = handles[:SENT]
         with counted(f"{name} client, get of what is there", SENT, counts, server):
             await asyncio.gather(*[handle.get() for handle in chosen])
+
+
+async def counted_parts(url: str, counts: Counts, server: Database | None) -> None:
+    """The same no-ops as parts of a chord."""
+    runs = Runs(f"{url.partition(':')[0]} worker, part of a chord", counts, server)
+    async with TaskQueue(url) as queue:
+        no_op = no_op_of(queue, runs)
+        total = queue.task(name="total")(len)
+        result = await chord((no_op.s(number) for number in range(TASKS)), total.s()).delay()
+        async with asyncio.timeout(PATIENCE), Worker(queue).running():
+            assert await result.get() == TASKS
 
 
 async def at_once(no_op: Any) -> list[Any]:
@@ -159,7 +179,7 @@ def measured(server: Database) -> Counts:
     for _ in range(RUNS):
         counts: Counts = {}
         for url, at in (("memory://", None), (server.url, server)):
-            for measure in (drained, sent, round_trips):
+            for measure in (drained, counted_parts, sent, round_trips):
                 if at is None and measure is round_trips:
                     continue  # two queues in memory are two queues
                 server.empty()

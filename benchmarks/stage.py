@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks.environments import ROOT
-from benchmarks.processes import Client, Program, RunFailed, cpu_seconds
+from benchmarks.processes import Client, Program, RunFailed, cpu_seconds, resident
 from benchmarks.proof import Ledger
 
 if TYPE_CHECKING:
@@ -139,6 +139,11 @@ class Stage:
     def answer(self, do: str) -> Any:
         assert self._client is not None
         return self._client.answer(do, self.seconds)
+
+    def client_memory(self) -> float:
+        """Megabytes, at most so far."""
+        assert self._client is not None
+        return resident(self._client.pids(), "VmHWM")
 
     def dismiss(self) -> None:
         """Have no client any more."""

@@ -120,14 +120,16 @@ class Broker(Protocol):
         """Acknowledge, send the follow-ups and keep the dead letters: each finish atomically.
 
         False for a finish whose lease was lost: then nothing of it was done. None, and nothing done either, where
-        only the backend can tell whether the finish's result may be stored: store it there, then finish without it.
+        only the backend can tell whether the finish's result may be stored, or whether a chord is complete with one
+        of its parts: store and count them there, then finish without them.
         """
         ...
 
     def joins(self, backend: ResultBackend) -> bool:
         """Whether this broker and the backend keep what they keep in one place; asked once, of the queue's backend.
 
-        Then finishes may bring their results, stored and announced there as the backend does.
+        Then finishes may bring their results, stored and announced there as the backend does, and their parts of
+        chords.
         """
         ...
 

@@ -14,8 +14,9 @@ from aioretryq.brokers.redis_keys import Targets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aioretryq.backends.redis_chords import RedisChords
     from aioretryq.brokers.redis_keys import Keys
-    from aioretryq.message import Finish, StoredResult
+    from aioretryq.message import ChordPart, Finish, StoredResult
 
 
 LARGE = 4096
@@ -35,7 +36,35 @@ class RedisResults(Protocol):
 
     display_url: str
 
+    chords: RedisChords
+
     def key(self, task_id: str) -> str: ...
+
+
+class _Parts:
+    """Parts of chords as records: chords are numbered, each with the seconds that it is to live."""
+
+    def __init__(self, results: RedisResults | None) -> None:
+        self._results = results
+        self._numbers: dict[str, int] = {}
+        self.keys: list[str] = []
+        self._lives: list[int] = []
+
+    def encode(self, part: ChordPart) -> tuple[int, str, bytes]:
+        number = self._numbers.get(part.group_id)
+        if number is None:
+            assert self._results is not None
+            number = self._numbers[part.group_id] = len(self._numbers) + 1
+            self.keys += self._results.chords.counting_keys(part.group_id)
+            self._lives.append(0 if part.ttl is None else max(1, ceil(part.ttl)))
+        position = "+inf" if part.index is None else part.index
+        return -number, f"{part.task_id}:{position}", part.content
+
+    @property
+    def head(self) -> list[int]:
+        if self._results is None or not self._lives:
+            return [0]
+        return [len(self._lives), int(self._results.chords.ordered), *self._lives]
 
 
 def script(
@@ -43,9 +72,9 @@ def script(
 ) -> tuple[list[str], list[Any], list[Parcel]]:
     """Keys and arguments, and the commands that go ahead with documents of so many bytes.
 
-    `results` is where results go, if finishes bring some.
+    `results` is where results and parts of chords go, if finishes bring some.
     """
-    targets, found = Targets(keys), []
+    targets, parts, found = Targets(keys), _Parts(results), []
     parcels: list[Parcel] = []
     args: list[Any] = []
     for finish in finishes:
@@ -59,14 +88,19 @@ def script(
                 parcels.append(("SET", f"{keys.finished}:{batch[0]}:{len(parcels)}", document, "PX", PARCEL_LIFE))
                 document = b""
             args += (finish.delivery.tag, 0, _life(result), document, int(states.stays(states.REVOKED, result.state)))
+        number = len(args) - (2 if result is None else 4)
+        for part in finish.parts:
+            args += parts.encode(part)
+            args[number] += 1
         if finish.send or finish.dead is not None:
             records = [targets.encode(message) for message in finish.send]
             if finish.dead is not None:
                 records.append((0, finish.dead.id, finish.dead.content))
-            args[-4 if finish.result is not None else -2] = len(records)
+            args[number] += len(records)
             args += chain.from_iterable(records)
-    names = [*keys.held, *keys.dead, keys.finished, *targets.numbers, *found, *(parcel[1] for parcel in parcels)]
-    return names, [targets.kinds, len(parcels), *batch, *args], parcels
+    names = [*keys.held, *keys.dead, keys.finished, *targets.numbers, *parts.keys, *found]
+    names += [parcel[1] for parcel in parcels]
+    return names, [targets.kinds, len(parcels), *batch, *parts.head, *args], parcels
 
 
 def lost_parcel(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from aioretryq.backends import sqlite_results
+from aioretryq.brokers import sqlite_parts
 from aioretryq.brokers.parking import as_not_parked
 from aioretryq.brokers.sqlite_sends import TAG_MEMORY, Batch
 from aioretryq.brokers.sweep import Sweeps, sweep
@@ -158,9 +159,12 @@ class Finished(NamedTuple):
 def finish(connection: sqlite3.Connection, finishes: Sequence[Finish], now: float) -> Finished:
     held = _held(connection, [finish.delivery.tag for finish in finishes])
     mine = [held.pop(finish.delivery.tag, None) for finish in finishes]
-    for marks, numbers in in_lists([number for number in mine if number is not None]):
-        connection.execute(f"DELETE FROM messages WHERE id IN ({marks})", numbers)
     done: list[bool | None] = [number is not None for number in mine]
+    for n, finish in enumerate(finishes):
+        if done[n] and finish.parts and not sqlite_parts.count(connection, finish.parts, now):
+            done[n] = None
+    for marks, numbers in in_lists([number for n, number in enumerate(mine) if number is not None and done[n]]):
+        connection.execute(f"DELETE FROM messages WHERE id IN ({marks})", numbers)
     ours = list(itertools.compress(finishes, done))
     if dead := [finish.dead for finish in ours if finish.dead is not None]:
         bury(connection, dead)

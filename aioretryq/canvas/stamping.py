@@ -127,8 +127,9 @@ class _Round:
         node = self.with_links(node, found)
         node = replace(node, steps=each(node.steps, lambda part: self.stamped(part, found)))
         self._asked("on_chord_header_end", node, found)
-        if self._visitor is None or node.body is None:  # as in Celery: bodies are stamped by visitors
+        if node.body is None:
             return node
+        # Also without a visitor, where Celery leaves it out: who revokes by a stamp means the whole workflow.
         of_body = self._merged(node, self._asked("on_chord_body", node, found), found)
         return replace(node, body=self.stamped(node.body, of_body))
 

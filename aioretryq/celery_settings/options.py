@@ -77,7 +77,6 @@ RESULT_OPTIONS: dict[str, Row] = {row.name: row for row in _TRANSPORT_RESULTS}
 """Keys of `result_backend_transport_options`."""
 
 _ACKS = "A failed task is settled: use `autoretry_for`, or `dead_letter=True` and replay it."
-_CANVAS = "Compose with Celery: workers here follow what it composes. A canvas of our own comes later."
 _INSIDE = "A class of Celery's inside; use `base=` with hooks."
 
 TASK_OPTIONS: dict[str, Row] = {
@@ -115,7 +114,7 @@ TASK_OPTIONS: dict[str, Row] = {
         ),
         not_needed("Strategy", None, _INSIDE),
         not_needed("Request", None, _INSIDE),
-        not_yet("on_replace", None, _CANVAS),
+        translated("on_replace", None, "A method of a class: use `base=`. It gets the signature as it was given."),
     )
 }
 """Options of `@app.task(...)`."""

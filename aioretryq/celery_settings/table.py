@@ -80,10 +80,6 @@ _POOL = "Connections are few and multiplexed; there is no pool to limit."
 _RESULT_TLS = "Becomes part of the URL: `rediss://...?ssl_ca_certs=...`."
 _INTO_BROKER = "Fills in what `broker_url` leaves out."
 _INTO_BACKEND = "Fills in what `result_backend` leaves out."
-_CHORD_HEADER = (
-    "Read by Celery where it composes a chord; workers here tell the errbacks that the header's tasks then have. "
-    "Errbacks of a chain with a chord in it, which a worker here sends on, go to the chord's body alone."
-)
 _ANNOTATIONS = (
     "Options of Celery's tasks, not of yours: give them to `@queue.task(...)`, or use a base class. "
     "`aioretryq worker --celery` runs Celery's tasks with them."
@@ -233,7 +229,7 @@ _TASKS = (
     same("task_time_limit", None, COROUTINES_ONLY),
     same("task_store_errors_even_if_ignored", False),
     same("task_track_started", False),
-    not_yet("task_allow_error_cb_on_chord_header", False, _CHORD_HEADER),
+    same("task_allow_error_cb_on_chord_header", False),
     different("enable_utc", True, "Times in messages would be local ones; set it to true wherever Celery runs."),
     not_needed("timezone", None, "Times are aware and UTC on the wire; the schedule of `celery beat` keeps its own."),
     not_needed("imports", (), "Import the modules of your tasks where the queue is made."),

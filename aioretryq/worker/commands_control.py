@@ -31,13 +31,19 @@ LEFT_OUT: Any = object()
 # -- revoking
 
 
-async def revoke(call: Call, task_id: Any, terminate: Any = False, signal: Any = None) -> Any:
-    """What is told by a client of Celery is kept in the broker, too: workers that start later honour it."""
+async def revoke(call: Call, task_id: Any, terminate: Any = False, signal: Any = None, group: Any = None) -> Any:
+    """What is told by a client of Celery is kept in the broker, too: workers that start later honour it.
+
+    `group`, of our clients: the tasks are members of it, and its id is all that has to be remembered.
+    """
     ids = _ids(task_id)
     if terminate:
         _check_signal(signal)
     call.log(f"tasks {named(ids)} are revoked{' and terminated' if terminate else ''}")
-    call.pieces.revocations.merge(ids)
+    if isinstance(group, str) and len(group) <= LONGEST_ID:
+        call.pieces.revocations.add_group(group)
+    else:
+        call.pieces.revocations.merge(ids)
     wanted = set(ids)
     running = [job for job in call.pieces.jobs.all() if job.started and job.task_id in wanted]
     here = {job.task_id for job in running}

@@ -20,25 +20,35 @@ from aioretryq.exchanging import ToExchange
 from aioretryq.message import ChordClaim
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.exceptions import exception_from_data
-from aioretryq.protocol.saferepr import inline
-from aioretryq.worker.followups import NOTHING, OF_LEASE, Following, is_large
+from aioretryq.protocol.saferepr import inline, saferepr
+from aioretryq.protocol.signature import read_signature
+from aioretryq.protocol.stored import status_of
+from aioretryq.worker.followups import NOTHING, Following, is_large
+from aioretryq.worker.parts import OF_LEASE
 from aioretryq.worker.settler import Completion
-from aioretryq.workflows import errbacks
+from aioretryq.workflows import errbacks, rescue
+from aioretryq.workflows.shapes import failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aioretryq.app import TaskQueue
-    from aioretryq.message import Outgoing
-    from aioretryq.worker.followups import Followups, Return
+    from aioretryq.message import Outgoing, Signature
+    from aioretryq.worker.followups import Followups
     from aioretryq.worker.jobs import Job, Jobs
+    from aioretryq.worker.parts import Return
     from aioretryq.worker.settlement import Attempted, Settlement
     from aioretryq.worker.settler import Settler
 
 logger = logging.getLogger("aioretryq.worker")
 
 SENDING = 20.0
-"""Seconds for which a worker has the right to send a body, once it is about to; less with a short lease."""
+"""Seconds for which a worker has the right to send a body, once it is about to; less with a short lease, where its
+message comes back then."""
+
+
+MANY = 1000
+"""Parts of a header whose results a thread has to read, and to put into the body's message: 100,000 take a second."""
 
 
 class _Failed(Exception):
@@ -72,6 +82,8 @@ class Conclusions:
         if settlement.following is NOTHING and not settlement.send:  # nearly all
             self._jobs.settle(job)
             return (await self._settler.advance(Completion(settlement, held))).ours
+        if not settlement.following.errbacks and not settlement.send:  # a part of a chord, seldom the last one
+            self._jobs.settle(job)
         while True:
             if settlement.following.errbacks:
                 if not await self._settler.submit(Completion(_results_only(settlement), held, unfinished=True)):
@@ -79,7 +91,7 @@ class Conclusions:
                 for errback in settlement.following.errbacks:
                     with job.cancellable(self._jobs.torn_down):
                         await errbacks.call(self._queue, errback)
-            if any(isinstance(message, ToExchange) for message in settlement.send):
+            if settlement.send and any(isinstance(message, ToExchange) for message in settlement.send):
                 if not await self._settler.submit(Completion(_results_only(settlement), held, unfinished=True)):
                     return False
                 settlement = await self._ready(job, settlement)
@@ -108,7 +120,7 @@ class Conclusions:
         for complete in due:
             found, failed = await self._body(complete, attempted)
             claim = ChordClaim(complete.part.group_id, complete.part.token, failed)
-            if not await self._hold(claim):
+            if not await self._hold(claim, comes_back=complete.part.returns):
                 logger.warning("The body of chord %s is sent by another worker", inline(claim.group_id))
                 continue
             claims.append(claim)
@@ -117,16 +129,22 @@ class Conclusions:
         following = replace(following, claims=tuple(claims))
         return replace(settlement, record=None, send=tuple(send), following=following)
 
-    async def _hold(self, claim: ChordClaim) -> bool:
-        hold = min(SENDING, self._queue.conf.lease * OF_LEASE)
+    async def _hold(self, claim: ChordClaim, *, comes_back: bool) -> bool:
+        hold = min(SENDING, self._queue.conf.lease * OF_LEASE) if comes_back else SENDING
         (held,) = await self._settler.persist(lambda: self._queue.results.backend.hold_chords([claim], hold))
         return held
 
     async def _body(self, complete: Return, attempted: Attempted) -> tuple[Following, bool]:
-        group_id, now = complete.part.group_id, self._clock()
+        group_id, why, now = complete.part.group_id, complete.part.why, self._clock()
         try:
+            if why is not None and why != rescue.COMPLETE:
+                error = ChordError(complete.part.content.decode())
+                raise _Failed(error, error)
+            if why is not None and await self._is_known(complete.body):
+                logger.warning("The body of chord %s was sent already, by a worker that died", inline(group_id))
+                return NOTHING, False
             results = await self._results(group_id)
-            if not is_large(attempted):
+            if not is_large(attempted) and len(results) <= MANY:
                 return self._followups.body(attempted, complete.body, results, now), False
             send = partial(self._followups.body, attempted, complete.body, results, now)
             return await anyio.to_thread.run_sync(send), False
@@ -135,35 +153,23 @@ class Conclusions:
         except NotOpenError:
             raise  # the worker is being torn down, and the part comes back
         except AioretryqError as wrong:
-            error, cause = ChordError(f"Callback error: {wrong!r}"), wrong
+            error, cause = ChordError(f"Callback error: {saferepr(wrong)}"), wrong
         logger.error("Chord %s has failed: %s", inline(group_id), error)
         return self._followups.body_failure(attempted, complete.body, error, cause, now), True
+
+    async def _is_known(self, body: Signature) -> bool:
+        """Whether a result of it says that it was sent: whoever did so may have died before the chord was closed."""
+        ids = [call.options["task_id"] for call in failing(read_signature(body))]
+        found = await self._settler.persist(lambda: self._queue.results.backend.fetch(ids))
+        return any(document is not None and status_of(document) not in states.PROPAGATED for document in found)
 
     async def _results(self, group_id: str) -> list[Any]:
         """What the parts of a header returned, nested as the header is."""
         contents = await self._settler.persist(lambda: self._queue.results.backend.chord_parts(group_id))
         tree = await self._settler.persist(lambda: self._queue.results.restore_group(group_id))
-        parts = [_read(content) for content in contents]
-        values = []
-        for task_id, state, result in parts:
-            if state in states.PROPAGATED:
-                cause = exception_from_data(result)
-                raise _Failed(ChordError(f"Dependency {task_id} raised {cause!r}"), cause)
-            values.append(result)
-        if tree is None:
-            return values
-        known = {task_id: value for (task_id, _, _), value in zip(parts, values, strict=True)}
-        return [await self._value(member, known) for member in _members(tree) or ()]
-
-    async def _value(self, member: Any, known: dict[str, Any]) -> Any:
-        """Of a result in a tree: the task's, or a list of those in it."""
-        inner = _members(member)
-        if inner is not None:
-            return [await self._value(each, known) for each in inner]
-        task_id = _id(member)
-        if task_id not in known:
-            raise ChordError(f"Nothing is known of {task_id}")
-        return known[task_id]
+        if len(contents) <= MANY:
+            return _values(contents, tree)
+        return await anyio.to_thread.run_sync(_values, contents, tree)
 
 
 def _results_only(settlement: Settlement) -> Settlement:
@@ -179,6 +185,32 @@ def _joined(one: Following, other: Following) -> Following:
         records=one.records + other.records,
         errbacks=one.errbacks + other.errbacks,
     )
+
+
+def _values(contents: list[bytes], tree: Any) -> list[Any]:
+    """What these parts returned, in the form of the tree if there is one."""
+    parts = [_read(content) for content in contents]
+    values = []
+    for task_id, state, result in parts:
+        if state in states.PROPAGATED:
+            cause = exception_from_data(result)
+            raise _Failed(ChordError(f"Dependency {task_id} raised {saferepr(cause)}"), cause)
+        values.append(result)
+    if tree is None:
+        return values
+    known = {task_id: value for (task_id, _, _), value in zip(parts, values, strict=True)}
+    return [_value(member, known) for member in _members(tree) or ()]
+
+
+def _value(member: Any, known: dict[str, Any]) -> Any:
+    """Of a result in a tree: the task's, or a list of those in it."""
+    inner = _members(member)
+    if inner is not None:
+        return [_value(each, known) for each in inner]
+    task_id = _id(member)
+    if task_id not in known:
+        raise ChordError(f"Nothing is known of {task_id}")
+    return known[task_id]
 
 
 def _read(content: bytes) -> tuple[str, str, Any]:

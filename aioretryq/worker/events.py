@@ -15,7 +15,18 @@ import anyio
 
 from aioretryq import states
 from aioretryq.errors import EncodeError, NotRegistered
-from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Outcome, Rejected, RetryAsked, Revoked, Succeeded
+from aioretryq.outcome import (
+    Failed,
+    GivenUp,
+    Ignored,
+    Interrupted,
+    Outcome,
+    Rejected,
+    Replaced,
+    RetryAsked,
+    Revoked,
+    Succeeded,
+)
 from aioretryq.protocol.result import exception_of
 from aioretryq.protocol.saferepr import saferepr
 from aioretryq.worker.heartbeat import vital_signs
@@ -182,7 +193,7 @@ def outcome_events(settlement: Settlement, started: bool, runtime: float) -> lis
             told = [("task-revoked", revocation_fields("terminated"))]
         case Interrupted() if started:
             told = [("task-cancelled", {})]
-        case Interrupted() | Ignored():
+        case Interrupted() | Ignored() | Replaced():
             pass
     return told
 

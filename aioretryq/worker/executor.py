@@ -27,7 +27,7 @@ from aioretryq.revoking import REVOCATION_TTL
 from aioretryq.worker import burial
 from aioretryq.worker.attempts import new_tag
 from aioretryq.worker.conclusion import Conclusions
-from aioretryq.worker.followups import NOTHING, check_workflow, is_large, is_part_of_workflow
+from aioretryq.worker.followups import NOTHING, check_workflow, is_large, is_part_of_workflow, is_unchecked
 from aioretryq.worker.limits import Limits
 from aioretryq.worker.log import Repeated, log_outcome
 from aioretryq.worker.parked import Parked
@@ -190,7 +190,7 @@ class Executor:
         self._events.received(message)
         settlement = None
         # Nearly always all of this is asked in vain, and an `await` more for every task is not for nothing.
-        if unwanted or delivery.redelivered or message.eta is not None or is_part_of_workflow(message):
+        if unwanted or delivery.redelivered or message.eta is not None or is_unchecked(message):
             settlement = await self._not_to_run(attempted, task, unwanted)
         if settlement is None:
             if delivery.deliveries > 1 and await self._put_aside(job, delivery, task):

@@ -10,7 +10,18 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aioretryq.outcome import Failed, GivenUp, Ignored, Interrupted, Rejected, RetryAsked, Revoked, Settled, Succeeded
+from aioretryq.outcome import (
+    Failed,
+    GivenUp,
+    Ignored,
+    Interrupted,
+    Rejected,
+    Replaced,
+    RetryAsked,
+    Revoked,
+    Settled,
+    Succeeded,
+)
 from aioretryq.protocol.saferepr import inline, saferepr
 
 if TYPE_CHECKING:
@@ -51,11 +62,14 @@ def log_outcome(
     )
 
 
+_WELL = {Succeeded: "succeeded", Ignored: "ignored", Replaced: "replaced by another call"}
+
+
 def describe(throws: tuple[type[BaseException], ...], outcome: Settled) -> tuple[int, str]:
     """(level, text) of an outcome. Expected errors (`throws`) are no alarm."""
     match outcome:
-        case Succeeded():
-            return logging.INFO, "succeeded"
+        case Succeeded() | Ignored() | Replaced():
+            return logging.INFO, _WELL[type(outcome)]
         case Failed(exc):
             if isinstance(exc, throws):
                 return logging.INFO, f"raised expected: {saferepr(exc)}"
@@ -63,8 +77,6 @@ def describe(throws: tuple[type[BaseException], ...], outcome: Settled) -> tuple
         case RetryAsked(exc, due):
             at = datetime.fromtimestamp(due, UTC).isoformat(timespec="milliseconds")
             return logging.WARNING, f"will be retried at {at}: {saferepr(exc)}"
-        case Ignored():
-            return logging.INFO, "ignored"
         case Rejected(exc, requeue):
             return logging.WARNING, f"rejected{' and requeued' if requeue else ''}: {saferepr(exc)}"
         case GivenUp(exc, reason):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from aioretryq.message import ChordClaim
     from aioretryq.outage import Outage
     from aioretryq.protocol.result import ResultDocument
-    from aioretryq.worker.followups import Return
     from aioretryq.worker.jobs import Job
+    from aioretryq.worker.parts import Return
     from aioretryq.worker.settlement import Settlement
 
 logger = logging.getLogger("aioretryq.worker")
@@ -231,21 +231,34 @@ def _is_one_step(entry: Completion) -> bool:
     job, settlement = entry.job, entry.settlement
     if job is None or job.lease_lost or entry.unfinished:
         return False
-    return settlement.record is not None and settlement.following is NOTHING
+    following = settlement.following
+    if following is NOTHING:
+        return settlement.record is not None
+    if following.openings or following.trees or following.records or following.claims:
+        return False
+    for found in following.returns:
+        if found.part.body is not None or found.part.why is not None:
+            return False
+    return settlement.record is not None or bool(following.returns)
 
 
 def _finish(job: Job, settlement: Settlement, *, joined: bool = False) -> Finish:
-    return Finish(job.delivery, settlement.send, settlement.dead, settlement.record if joined else None)
+    if not joined:
+        return Finish(job.delivery, settlement.send, settlement.dead)
+    returns = settlement.following.returns
+    parts = tuple([found.part for found in returns]) if returns else ()
+    return Finish(job.delivery, settlement.send, settlement.dead, settlement.record, parts)
 
 
 def _size(completion: Completion) -> int:
     """Bytes that travel, roughly: a batch has to be transmitted within a server's deadline."""
     settlement = completion.settlement
-    stored = 0 if settlement.record is None else len(settlement.record.document)
-    if settlement.following is NOTHING and not settlement.send and settlement.dead is None:  # nearly all
-        return stored
-    buried = 0 if settlement.dead is None else len(settlement.dead.content)
-    following = settlement.following
-    counted = sum(len(found.part.content) for found in following.returns)
-    told = sum(len(record.document) for record in following.records)
-    return stored + buried + counted + told + sum(len(out.body) for out in settlement.send)
+    size = 0 if settlement.record is None else len(settlement.record.document)
+    if settlement.following is not NOTHING:
+        for found in settlement.following.returns:
+            size += len(found.part.content)
+        for record in settlement.following.records:
+            size += len(record.document)
+    for out in settlement.send:
+        size += len(out.body)
+    return size if settlement.dead is None else size + len(settlement.dead.content)

@@ -50,6 +50,11 @@ class Adapter:
             )
         return handles
 
+    async def send_chord(self, numbers: range, body: int) -> Any:
+        """Send `no_op` for each of the numbers, and `total`, number `body`, to run with what all of them returned;
+        returns what `wait` takes for that one."""
+        raise NotImplementedError
+
     async def collect(self, handles: list[Any], timeout: float) -> list[Any]:
         """All values, in order."""
         if self.blocking:

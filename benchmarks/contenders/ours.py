@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aioretryq import TaskQueue
+from aioretryq import TaskQueue, chord
 from benchmarks import place, tasks
 from benchmarks.contenders.adapter import Adapter
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 queue = TaskQueue(place.URL, worker_concurrency=place.CONCURRENCY)
 
 
-DONE = (tasks.no_op, tasks.io, tasks.echo, tasks.plain_no_op)
+DONE = (tasks.no_op, tasks.io, tasks.echo, tasks.plain_no_op, tasks.total)
 
 
 def tasks_of(queue: TaskQueue) -> dict[str, Any]:
@@ -53,6 +53,10 @@ class Ours(Adapter):
         if not self.bulk:
             return await self.send_at_once(task, numbers)
         return list(await self._tasks[task].delay_many((number,) for number in numbers))
+
+    async def send_chord(self, numbers: range, body: int) -> Any:
+        no_op, total = self._tasks["no_op"], self._tasks["total"]
+        return await chord((no_op.s(number) for number in numbers), total.s(body)).delay()
 
     async def wait(self, handle: AsyncResult[Any], timeout: float) -> Any:
         return await handle.get(timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from huey import RedisHuey, SqliteHuey
+from huey import RedisHuey, SqliteHuey, chord
 from redis import ConnectionPool
 
 from benchmarks import place, tasks
@@ -22,7 +22,13 @@ def opened() -> Any:
 
 
 huey = opened()
-FUNCTIONS: dict[str, Any] = {"no_op": tasks.plain_no_op, "io": tasks.plain_io, "echo": tasks.plain_echo}
+chord_of: Any = chord
+FUNCTIONS: dict[str, Any] = {
+    "no_op": tasks.plain_no_op,
+    "io": tasks.plain_io,
+    "echo": tasks.plain_echo,
+    "total": tasks.plain_total,
+}
 TASKS = {name: huey.task()(function) for name, function in FUNCTIONS.items()}
 
 
@@ -33,6 +39,10 @@ class Huey(Adapter):
         if delay is not None:
             return TASKS[task].schedule((number, *more), delay=delay)
         return TASKS[task](number, *more)
+
+    async def send_chord(self, numbers: range, body: int) -> Any:
+        header = [TASKS["no_op"].s(number) for number in numbers]
+        return huey.enqueue(chord_of(header, TASKS["total"].s(number=body)))
 
     async def wait(self, handle: Any, timeout: float) -> Any:
         return handle.get(blocking=True, timeout=timeout, backoff=1.0, max_delay=0.005)

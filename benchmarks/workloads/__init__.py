@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contenders import ALL, CEILING, HUEY_SQLITE, OURS, OURS_SQLITE
-from benchmarks.workloads import drain, resting, sending
+from benchmarks.workloads import chords, drain, resting, sending
 from benchmarks.workloads.model import Bar, Figure, Workload, rate
 
 REDIS = tuple(each.name for each in ALL if each.broker == "redis")
@@ -155,6 +155,29 @@ WORKLOADS = {
         ),
         (OURS,),
         1_000_000,
+    ),
+    "chord": Workload(
+        "A chord of {tasks:,} no-ops, beside as many plain no-ops",
+        chords.chord,
+        (
+            Figure("rate", "parts/s", more_is_better=True),
+            Figure("overhead", "worker CPU/part, of that of a no-op", 2, bar=Bar(limit=1.5), only_ours=True),
+            Figure("slower", "no-ops/s, of parts/s", 2, bar=Bar(limit=1.5), only_ours=True),
+            Figure("worker_us", "worker CPU us/part"),
+            Figure("plain_us", "worker CPU us/no-op"),
+            Figure("redis_us", "Redis CPU us/part"),
+            Figure("plain_redis_us", "Redis CPU us/no-op"),
+            Figure("sent", "sent/s", more_is_better=True),
+            Figure("memory", "worker MB in the header", 1),
+            Figure("growth", "of that with a tenth of the parts", 2, bar=Bar(limit=1.1), only_ours=True),
+            Figure("with_body", "worker's peak MB, with the body", 1),
+            Figure("client", "client's peak MB", 1),
+            Figure("client_growth", "of that with a tenth of the parts", 2, bar=Bar(limit=1.1), only_ours=True),
+        ),
+        (OURS, "celery-prefork", "celery-threads", "huey"),
+        100_000,
+        shrinks=True,
+        of_peers=10_000,
     ),
     "waiters": Workload(
         "{tasks:,} results awaited at once by one process, then a worker starts",

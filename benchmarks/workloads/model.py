@@ -60,6 +60,8 @@ class Workload:
     """Whether rounds are repeated."""
     shrinks: bool = False
     """Whether its figures do not change with the number of tasks: then a slow peer may have fewer."""
+    of_peers: int | None = None
+    """With which number peers begin, where all of them are slow."""
 
 
 def rate(title: str = "tasks/s", times: float | None = None) -> Figure:

@@ -13,11 +13,14 @@ import redis
 from aioretryq import states
 from aioretryq.backends.memory import MemoryBackend
 from aioretryq.backends.redis import RedisBackend
+from aioretryq.backends.sqlite import SQLiteBackend
 from aioretryq.brokers.redis import RedisBroker
+from aioretryq.brokers.sqlite import SQLiteBroker
 from aioretryq.config import Settings
 from aioretryq.errors import BackendUnavailable, BrokerUnavailable
-from aioretryq.message import Finish, Outgoing, StoredResult
+from aioretryq.message import ChordOpening, Finish, Outgoing, StoredResult
 from aioretryq.protocol.result import ResultDocument, encode_result
+from contracts.joined_contract import JoinedContract, part
 
 
 def document(task_id, state=states.SUCCESS, value=1):
@@ -180,3 +183,86 @@ async def test_a_full_server_never_goes_further_for_results(place, redis_client,
     assert await backend.fetch(["a"]) == [None]
     assert await broker.finish([Finish(b), Finish(a, result=result("a"))]) == [True, True]
     assert await backend.fetch(["a"]) == [document("a")]
+
+
+# -- parts of chords
+
+
+class TestPartsInRedis(JoinedContract):
+    @pytest.fixture(params=[True, False], ids=["ordered", "in the order of their return"])
+    def settings(self, request):
+        return Settings(result_backend_transport_options={"result_chord_ordered": request.param})
+
+    @pytest_asyncio.fixture
+    async def place(self, redis_url, settings):
+        async with RedisBroker(redis_url, settings) as broker, RedisBackend(redis_url, settings) as backend:
+            assert broker.joins(backend)
+            yield broker, backend
+
+    async def test_parts_without_a_place_come_last(self, place, settings):
+        if not settings.result_backend_transport_options["result_chord_ordered"]:
+            pytest.skip("there they have no places")
+        await super().test_parts_without_a_place_come_last(place)
+
+    async def test_parts_are_counted_by_finishing(self, place, settings):
+        if not settings.result_backend_transport_options["result_chord_ordered"]:
+            pytest.skip("the contract asks for their order")
+        await super().test_parts_are_counted_by_finishing(place)
+
+
+class TestPartsInSQLite(JoinedContract):
+    @pytest_asyncio.fixture
+    async def place(self, tmp_path):
+        path = str(tmp_path / "queue.sqlite3")
+        async with SQLiteBroker(path) as broker, SQLiteBackend(path) as backend:
+            assert broker.joins(backend)
+            yield broker, backend
+
+
+G = "celery-taskset-meta-g"
+
+
+async def test_counted_as_celery_would(place, redis_client):
+    broker, backend = place
+    await backend.open_chords([ChordOpening("g", 3, 50)])
+    await backend.save_group("g", b"{}", 50)
+    a, b = await taken(broker, "a", "b")
+    finishes = [Finish(a, parts=(part(0, ttl=90.0),)), Finish(b, parts=(part(None, task="x:y", ttl=90.0),))]
+    assert await broker.finish(finishes) == [True, True]
+    assert redis_client.zrange(f"{G}.j", 0, -1, withscores=True) == [(b"r0", 0.0), (b"rNone", float("inf"))]
+    assert redis_client.smembers(f"{G}.d") == {b"t0:0", b"x:y:+inf"}
+    assert [redis_client.ttl(key) for key in (f"{G}.j", f"{G}.s", f"{G}.d", G)] == [90] * 4
+
+
+@pytest.mark.parametrize("kind", ["j", "t", "s", "d", "c"])
+async def test_a_chord_that_cannot_be_read_holds_nobody_up(place, redis_client, kind):
+    """It is the backend that says what is wrong, of that message alone."""
+    broker, backend = place
+    redis_client.hset(f"{G}.{kind}", "a", "b")
+    a, b = await taken(broker, "a", "b")
+    finishes = [Finish(a, result=result("a"), parts=(part(0),)), Finish(b, result=result("b"))]
+    assert await broker.finish(finishes) == [None, True]
+    assert await backend.fetch(["a"]) == [None]
+
+
+async def test_a_result_that_only_the_backend_can_judge_counts_no_part(place, redis_client):
+    broker, backend = place
+    await backend.open_chords([ChordOpening("g", 3, 100)])
+    redis_client.set("celery-task-meta-a", pickle.dumps({"status": "STARTED"}))
+    (a,) = await taken(broker, "a")
+    assert await broker.finish([Finish(a, result=result("a"), parts=(part(0),))]) == [None]
+    assert await backend.chord_parts("g") == []
+
+
+async def test_a_full_server_counts_nothing(place, redis_client):
+    broker, backend = place
+    (a,) = await taken(broker, "a")
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises((BrokerUnavailable, BackendUnavailable)):
+            await broker.finish([Finish(a, parts=(part(0),))])
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert await backend.chord_parts("g") == []
+    assert await broker.finish([Finish(a, parts=(part(0),))]) == [True]
+    assert await backend.chord_parts("g") == [b"r0"]

@@ -62,6 +62,23 @@ def test_script_tells_of_progress_failure_and_cancellation(env):
     ]
 
 
+def test_workflow_tells_of_its_progress_and_is_cancelled(env):
+    with aioretryq_worker("examples.workflow:queue", env=env, cwd=ROOT) as worker:
+        code, output = run("examples.workflow", env=env)
+        worker.wait_for("was not run to its end: terminated")
+
+    assert code == 0, output
+    lines = output.splitlines()
+    assert lines[0].startswith("workflow ")
+    assert lines[1] == "0 of 12 files"
+    assert "12 of 12 files" in lines
+    assert "today: 1100 lines in 12 files" in lines
+    assert "sent: today: 1100 lines in 12 files" in lines
+    assert "flowchart TD" in lines
+    assert any("examples.workflow.report<br/>SUCCESS" in line for line in lines)
+    assert lines[-1] == "cancelled: REVOKED"
+
+
 def test_example_tests_pass(env):
     code, output = run("pytest", "-q", "-p", "no:cacheprovider", "examples/test_example.py", env=env)
 

@@ -141,3 +141,36 @@ def test_another_client_may_leave_out_one_thing_and_add_another(missing):
     found = {name: value for name, value in document().items() if name != missing} | {"extra": 1}
     payload = json.dumps(found).encode()
     assert decode(payload) == decode_task(payload)
+
+
+def part_of(chord):
+    return encode_task(replace(PLAIN, group="g", chord=chord), tag="t")
+
+
+def test_the_body_that_all_parts_of_a_header_carry_is_read_once():
+    body = {"task": "body of very many", "args": [], "kwargs": {}, "options": {}}
+    first, second = decode(part_of(body)).chord, decode(part_of(body)).chord
+    assert first == body
+    assert second is first
+    assert usual.was_checked(first)
+    assert not usual.was_checked(dict(first))
+
+
+@pytest.mark.parametrize("broken", [{"task": 5}, {"task": "a", "options": {"link": 1}}, {"x": "y"}])
+def test_what_is_no_signature_is_nothing_that_was_checked(broken):
+    for _ in range(2):
+        found = decode(part_of(broken)).chord
+        assert found == broken
+        assert not usual.was_checked(found)
+
+
+def test_very_many_chords_are_forgotten_again():
+    for number in range(3 * usual.KNOWN_CHORDS):
+        payload = part_of({"task": f"body {number}"})
+        assert decode(payload) == decode_task(payload)
+    assert len(usual._shared) == len(usual._shared_by_id) <= usual.KNOWN_CHORDS
+
+
+def test_a_long_one_is_not_kept():
+    body = {"task": "long", "args": ["x" * usual.LONGEST_CHORD]}
+    assert decode(part_of(body)).chord is not decode(part_of(body)).chord

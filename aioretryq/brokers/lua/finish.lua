@@ -1,18 +1,24 @@
--- Acknowledges messages and, for each whose receipt still holds, stores its result, sends what follows and keeps its
--- dead letter. A server out of memory refuses finishes with a result, and those that come together with them.
+-- Acknowledges messages and, for each whose receipt still holds, stores its result, counts it in its chords, sends what
+-- follows and keeps its dead letter. A server out of memory refuses finishes with a result or with parts of chords, and
+-- those that come together with them.
 -- KEYS  unacked, unacked_index, leases, dead, dead index, finished, then the lists and schedules that messages go to,
---       then the keys of results in the order of their finishes, then the parcels of large results in the same order
+--       then the keys of chords (see count_parts.lua), then those of results in the order of their finishes, then the
+--       parcels of large results in the same order
 -- ARGV  the kinds of the lists and schedules ('l' or 'z' each), how many parcels, number of this batch, how many batches
---       are answered, their numbers; then for each finish: tag, number of records, life of its result (- without one);
---       then the result if there is one: document ('' if it is in a parcel), revoked_stays (see store_result.lua); and
---       each record: number of its key, due ('' for a list), the message (for a schedule: its member); a record for key
---       0 is a dead letter: 0, id, content
--- Returns a text: 1 for each finish that was done, 0 for each whose lease was lost, and 2 where nothing was done for
--- only the caller can tell whether its result may be stored. It is kept under the number of the batch until a later
+--       are answered, their numbers; the number of chords, and if there are any: 1 where their results are ordered, and
+--       the seconds that each is to live (0 for ever); then for each finish: tag, number of records, life of its result
+--       (- without one); then the result if there is one: document ('' if it is in a parcel), revoked_stays (see
+--       store_result.lua); and each record: number of its key, due ('' for a list), the message (for a schedule: its
+--       member); a record for key 0 is a dead letter: 0, id, content; one with a negative key is a part of the chord of
+--       that number: who is counted, with the place behind the last colon, what it returned
+-- Returns a text: 1 for each finish that was done, 0 for each whose lease was lost, and 2 where nothing was done, for
+-- only the caller can tell whether its result may be stored, or with its part a chord might be complete, which
+-- count_parts.lua has to find out. It is kept under the number of the batch until a later
 -- batch tells that it was read: a batch that comes again is answered as the first time.
 -- Behind that, if all was done but to announce or to clean up, why not: the user may lack rights. That must not keep what
 -- follows from being sent, so it comes last.
 -- include store_result.lua
+-- include chord_parts.lua
 local unacked, done, held, stored, refusal = KEYS[1], {}, {}, {}, ''
 
 local function leftover(command, ...)
@@ -32,7 +38,9 @@ for i = 1, #ARGV[1] do
   redis.call(string.sub(ARGV[1], i, i) == 'l' and 'LLEN' or 'ZCARD', KEYS[6 + i])
 end
 
-local at, result, parcel = 5 + ARGV[4], 6 + #ARGV[1], #KEYS - ARGV[2]
+local at = 5 + ARGV[4]
+local chord_count, lists = tonumber(ARGV[at]), 6 + #ARGV[1]
+local result, parcel = lists + 6 * chord_count, #KEYS - ARGV[2]
 local parcels = parcel + 1
 -- Of those that have not become results.
 local function drop_parcels()
@@ -42,7 +50,7 @@ end
 local answer = redis.call('HGET', KEYS[6], ARGV[3])
 -- A server out of memory refuses to add, but not in a script that began by removing: to acknowledge goes on there.
 -- Results must not go past its limit by that. This adds nothing, and is refused before anything was done.
-if not answer and #KEYS > result then redis.call('ZADD', KEYS[3], 'XX', 'GT', '-inf', '') end
+if not answer and #KEYS > lists then redis.call('ZADD', KEYS[3], 'XX', 'GT', '-inf', '') end
 for i = 5, at - 1 do redis.call('HDEL', KEYS[6], ARGV[i]) end
 if answer then
   drop_parcels()
@@ -51,6 +59,59 @@ end
 for i = parcels, #KEYS do
   -- They were put there a moment ago: the server has evicted one, or was flushed. Nothing is done yet.
   if redis.call('EXISTS', KEYS[i]) == 0 then return redis.error_reply('TRYAGAIN a result is gone before it was stored') end
+end
+
+at = at + 1
+local ordered, chords = ARGV[at] == '1', {}
+if chord_count > 0 then
+  for n = 1, chord_count do chords[n] = {life = tonumber(ARGV[at + n])} end
+  at = at + chord_count + 1
+end
+
+-- How many parts may be counted here, so that the chord is not complete with them: none where anything is unusual.
+local function look_at(n)
+  local chord = chords[n]
+  chord.keys = {unpack(KEYS, lists + 6 * n - 5, lists + 6 * n)}
+  local j, t, s, d, _, c = unpack(chord.keys)
+  local count, size, added = redis.pcall(ordered and 'ZCARD' or 'LLEN', j), redis.pcall('GET', s), redis.pcall('GET', t)
+  local counted, claim = redis.pcall('SCARD', d), redis.pcall('GET', c)
+  for _, found in ipairs({count, size, added, counted, claim}) do
+    if type(found) == 'table' then return 0 end
+  end
+  if claim == 'done' then return 0 end
+  -- Its size may be told later.
+  return size and size + (added or 0) - count - 1 or math.huge
+end
+
+-- Where the parts that these records begin with end.
+local function parts_until(from, to)
+  local i = from
+  while chord_count > 0 and i < to and tonumber(ARGV[i]) < 0 do i = i + 3 end
+  return i
+end
+
+-- Whether all these parts can be counted here.
+local function countable(from, to)
+  local needed = {}
+  for i = from, to, 3 do
+    local n = -ARGV[i]
+    chords[n].room = chords[n].room or look_at(n)
+    needed[n] = (needed[n] or 0) + 1
+    if needed[n] > chords[n].room then return false end
+  end
+  return true
+end
+
+local function count(from, to)
+  for i = from, to, 3 do
+    local chord, member = chords[-ARGV[i]], ARGV[i + 1]
+    local j, t, s, d, tree = unpack(chord.keys)
+    if remember(ordered, j, d, member, string.match(member, '.*:(.*)$'), ARGV[i + 2]) then chord.room = chord.room - 1 end
+    if not chord.kept then
+      keep({j, t, s, d}, tree, chord.life)
+      chord.kept = true
+    end
+  end
 end
 
 local function send(from, to)
@@ -110,22 +171,43 @@ local function announce(key, document, from)
   if document then leftover('PUBLISH', key, document) end
 end
 
+-- The same with parts of chords, and a result if there is a key. The receipt comes last: should the server refuse a step,
+-- the message comes back.
+local function take_and_count(tag, parts, rest, key, life, document, revoked_stays, from)
+  if redis.call('HEXISTS', unacked, tag) == 0 then return '0' end
+  if not countable(parts, rest - 1) then return '2' end
+  if key then
+    local first = store_first(key, life, document, from)
+    local answered = first and '1' or replace(key, life, document, '', revoked_stays, from)
+    if answered == '2' then return '2' end
+    if answered == '1' then stored[#stored + 1] = {key, document, from} end
+  end
+  count(parts, rest - 1)
+  take(tag)
+  return '1'
+end
+
 while at <= #ARGV do
-  local tag, life = ARGV[at], ARGV[at + 2]
-  local first, answered = at + 3, nil
-  if life == '-' then
-    answered = take(tag) and '1' or '0'
-  else
+  local tag, life, first = ARGV[at], ARGV[at + 2], at + 3
+  local key, document, revoked_stays, from
+  if life ~= '-' then
     result, first = result + 1, at + 5
-    local document, from = ARGV[at + 3], nil
+    key, document, revoked_stays = KEYS[result], ARGV[at + 3], ARGV[at + 4]
     if document == '' then
       parcel = parcel + 1
       from = KEYS[parcel]
     end
-    answered = take_and_store(tag, KEYS[result], life, document, ARGV[at + 4], from)
   end
   local after = first + 3 * ARGV[at + 1]
-  if answered == '1' then send(first, after - 1) end
+  local rest, answered = parts_until(first, after), nil
+  if rest > first then
+    answered = take_and_count(tag, first, rest, key, life, document, revoked_stays, from)
+  elseif key then
+    answered = take_and_store(tag, key, life, document, revoked_stays, from)
+  else
+    answered = take(tag) and '1' or '0'
+  end
+  if answered == '1' then send(rest, after - 1) end
   done[#done + 1] = answered
   at = after
 end
