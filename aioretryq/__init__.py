@@ -55,8 +55,10 @@ if TYPE_CHECKING:
     from aioretryq.dead_messages import DeadMessage
     from aioretryq.events import Event, EventReceiver
     from aioretryq.execution import ExceptionInfo
+    from aioretryq.results.eager import EagerResult
     from aioretryq.results.group import GroupResult
-    from aioretryq.results.result import AsyncResult, EagerResult, Update
+    from aioretryq.results.result import AsyncResult, Update
+    from aioretryq.results.sets import ResultSet
     from aioretryq.worker import Worker
 
 LATER = {
@@ -64,7 +66,7 @@ LATER = {
     "CommandState": "aioretryq.custom_commands:CommandState",
     "DeadLetters": "aioretryq.dead:DeadLetters",
     "DeadMessage": "aioretryq.dead_messages:DeadMessage",
-    "EagerResult": "aioretryq.results.result:EagerResult",
+    "EagerResult": "aioretryq.results.eager:EagerResult",
     "Event": "aioretryq.protocol.event:Event",
     "EventReceiver": "aioretryq.events.receiving:EventReceiver",
     "ExceptionInfo": "aioretryq.execution:ExceptionInfo",
@@ -72,6 +74,7 @@ LATER = {
     "Inspect": "aioretryq.control:Inspect",
     "RemoteControl": "aioretryq.control:RemoteControl",
     "Replies": "aioretryq.control:Replies",
+    "ResultSet": "aioretryq.results.sets:ResultSet",
     "Signature": "aioretryq.canvas.signature:Signature",
     "StampingVisitor": "aioretryq.canvas.stamping:StampingVisitor",
     "Update": "aioretryq.results.result:Update",
@@ -135,6 +138,7 @@ __all__ = [
     "RemoteTaskError",
     "Replies",
     "Request",
+    "ResultSet",
     "ResultTimeout",
     "Retry",
     "RetryPolicy",

@@ -22,7 +22,7 @@ from aioretryq.routing import NO_ROUTE, Route, route
 from aioretryq.topology import topology_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aioretryq.config import Settings
     from aioretryq.context import Request
@@ -77,6 +77,7 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, options: Mapping[str, Any], whose: str) -> CallOptions:
         known = set(cls.__struct_fields__)
+        _check_types({name: options[name] for name in ("stamps", "stamped_headers") if name in options}, whose)
         options = _with_stamps(options)
         for name in options:
             if name not in known:
@@ -166,13 +167,21 @@ def options_of_signature(options: Mapping[str, Any], whose: str) -> CallOptions:
     return CallOptions.of(taken, whose)
 
 
+def check_stamps(names: Iterable[str], whose: str) -> None:
+    """ConfigError for a stamp that would be taken for an option: in signatures, stamps are options themselves."""
+    if taken := sorted(name for name in names if name in CallOptions.__struct_fields__):
+        raise ConfigError(f"A call of {whose}: no stamp can be called {taken[0]!r}, an option of calls. Rename it.")
+
+
 def _with_stamps(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Stamps as one option, where they are options of their own, as in Celery."""
-    names = [name for name in options.get("stamped_headers") or () if name in options]
-    if not names:
+    """Stamps as one option, where they are options of their own, as in Celery; named, where they are not."""
+    given, named = options.get("stamps") or {}, options.get("stamped_headers") or ()
+    own = [name for name in named if name in options]
+    if not (given or own):
         return options
-    stamps = {**(options.get("stamps") or {}), **{name: options[name] for name in names}}
-    return {**{name: value for name, value in options.items() if name not in names}, "stamps": stamps}
+    stamps = {**given, **{name: options[name] for name in own}}
+    made = {name: value for name, value in options.items() if name not in own}
+    return {**made, "stamps": stamps, "stamped_headers": [*named, *(name for name in given if name not in named)]}
 
 
 def _are_signatures(value: Any) -> bool:
@@ -202,10 +211,14 @@ _TIMES: dict[str, Any] = {
 _TEXTS = frozenset(
     "task_id queue exchange exchange_type routing_key route_name shadow reply_to root_id parent_id group_id".split()
 )
+_NOT_EMPTY = frozenset("task_id queue reply_to root_id parent_id group_id".split())
 _OTHERS: dict[str, tuple[Any, str]] = {
     "ignore_result": (bool, "true or false"),
     "replaced_task_nesting": (int, "a number"),
     "headers": (Mapping, "a dictionary"),
+    "stamped_headers": ((list, tuple), "a list of names"),
+    "stamps": (Mapping, "a dictionary"),
+    "retry_policy": (Mapping, "a dictionary"),
 }
 
 
@@ -214,10 +227,14 @@ def _check_types(options: Mapping[str, Any], whose: str) -> None:
     for name, value in options.items():
         if value is None:
             continue
-        if name in _TEXTS and not (isinstance(value, str) and is_text(value)):
+        if name in _TEXTS and not (isinstance(value, str) and is_text(value) and (value or name not in _NOT_EMPTY)):
             raise ConfigError(f"A call of {whose}: {name} is a text, not {value!r}.")
         if name in _OTHERS and not isinstance(value, _OTHERS[name][0]):
             raise ConfigError(f"A call of {whose}: {name} is {_OTHERS[name][1]}, not {value!r}.")
+        if name == "stamped_headers" and not all(isinstance(each, str) for each in value):
+            raise ConfigError(f"A call of {whose}: {name} are names, not {value!r}.")
+        if name == "group_index" and not (type(value) is int and abs(value) < 2**53):  # scores in Redis are doubles
+            raise ConfigError(f"A call of {whose}: {name} is a number, not {value!r}.")
 
 
 def _check_times(options: CallOptions, whose: str) -> None:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from aioretryq import canvas
     from aioretryq.app import TaskQueue
     from aioretryq.canvas.signature import Signature
-    from aioretryq.results import group, sets
+    from aioretryq.results import group, recorded, sets
     from aioretryq.results.group import GroupResult as Group
+    from aioretryq.results.group import Groups
     from aioretryq.results.result import AsyncResult
     from aioretryq.results.sets import ResultSet as Set
     from aioretryq.workflows import sending
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 else:
     canvas = Lazy("aioretryq.canvas")
     group = Lazy("aioretryq.results.group")
+    recorded = Lazy("aioretryq.results.recorded")
     sets = Lazy("aioretryq.results.sets")
     sending = Lazy("aioretryq.workflows.sending")
 
@@ -35,7 +37,7 @@ class Composing:
     def signature(
         self,
         name: str,
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         *,
         immutable: bool = False,
@@ -51,16 +53,18 @@ class Composing:
     def compile(
         self,
         signature: Signature[Any, Any],
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Plan:
         """All that `signature.apply_async(args, kwargs, **options)` would send: for a look at it, or for `send`.
 
         Ids are chosen, nothing is sent; the queue has to be open. Raises what `apply_async` raises for a workflow
-        that cannot be: ConfigError, and TypeError for something linked to a group.
+        that cannot be: ConfigError, and TypeError for wrong arguments and for something linked to a group. What is
+        wrong with one of more than a hundred members is told by `send`, before anything is sent, or by `batches`.
         """
-        return sending.plan_of(self._queue, signature.node, args, kwargs, options)
+        called = signature.called(args, kwargs, options)
+        return sending.plan_of(self._queue, called.node, called.args, called.kwargs, called.options)
 
     async def send(self, plan: Plan) -> AsyncResult[Any] | Group[Any] | None:
         """Send what a workflow was compiled to: its chords are opened, then its messages go, a thousand at a time.
@@ -77,9 +81,20 @@ class Composing:
         await sending.send_plan(self._queue, plan)
         return sending.result_of(self._queue, plan)
 
-    def GroupResult(self, id: str, results: Iterable[AsyncResult[Any] | Group[Any]] = ()) -> Group[Any]:
-        """Results as one, in this order, with an id under which they can be saved."""
-        return group.GroupResult(id, results, self._queue)
+    async def workflow(self, result_id: str) -> AsyncResult[Any] | Group[Any]:
+        """The result of a workflow that was sent, by its id, with all that is before it: from any process.
+
+        What aioretryq has sent is known by what it has recorded (`result_save_workflows`) under the id of the whole
+        result; then a group that was saved; then, of a step that has begun, who has sent it. Of what nobody knows it
+        is `AsyncResult(result_id)`. Raises ConfigError where results are not kept.
+        """
+        return await recorded.workflow(self._queue, result_id)
+
+    @property
+    def GroupResult(self) -> Groups:
+        """`queue.GroupResult(id, results)` makes one of several, and `await queue.GroupResult.restore(id)` finds the
+        one that was saved."""
+        return group.Groups(self._queue)
 
     def ResultSet(self, results: Iterable[AsyncResult[Any] | Group[Any]] = ()) -> Set[Any]:
         """Results as one that need have nothing to do with each other; more may be added."""

@@ -16,13 +16,13 @@ from aioretryq.execution import run_body, run_hooks, running
 from aioretryq.lazy import Lazy
 from aioretryq.outcome import Failed, Outcome, Rejected, Replaced, RetryAsked, Succeeded
 from aioretryq.protocol.content import content_type_of, decode_content, encode_content
-from aioretryq.results.result import EagerResult
+from aioretryq.results.eager import EagerResult
 
 if TYPE_CHECKING:
     from aioretryq.task import Task
-    from aioretryq.workflows import in_place
+    from aioretryq.workflows import eager as eager_workflows
 else:
-    in_place = Lazy("aioretryq.workflows.in_place")
+    eager_workflows = Lazy("aioretryq.workflows.eager")
 
 LINKS = ("link", "link_error", "chain")
 KNOWN = {"sleep", "throw", "task_id", "retries", "headers", *LINKS}
@@ -47,11 +47,11 @@ async def apply(
     sleep: Sleep = options.get("sleep") or no_sleep
     throw = options.get("throw", task.app.conf.task_eager_propagates)
     if any(options.get(name) for name in LINKS):
-        return await in_place.apply_task(task, args, kwargs, options, sleep=sleep, throw=throw)
+        return await eager_workflows.apply_task(task, args, kwargs, options, sleep=sleep, throw=throw)
     request = _request(task, list(args), dict(kwargs), options)
     outcome = await run_through(task, request, sleep=sleep)
     if isinstance(outcome, Replaced):
-        return await in_place.apply_replacement(task, request, outcome, sleep=sleep, throw=throw)
+        return await eager_workflows.apply_replacement(task, request, outcome, sleep=sleep, throw=throw)
     if isinstance(outcome, Failed) and throw:
         raise outcome.exc
     return result_of(request, outcome)

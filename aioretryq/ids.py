@@ -83,6 +83,18 @@ class Ids(Sequence[str]):
             done += len(part)
             yield from part
 
+    @classmethod
+    def unpacked(cls, numbers: bytes) -> Ids:
+        """What was `packed`."""
+        found = cls()
+        found._packed += numbers[: len(numbers) // 16 * 16]
+        return found
+
+    @property
+    def packed(self) -> bytes | None:
+        """16 bytes of each; None where some are no UUIDs."""
+        return None if self._others else bytes(self._packed)
+
     def append(self, task_id: str) -> None:
         try:
             number = bytes.fromhex(task_id.replace("-", ""))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from aioretryq import states
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -116,15 +118,20 @@ class Finish(Struct, frozen=True):
 
     `dead` is an entry for the dead letters; the original is then kept there instead of being dropped. `result` is
     stored in that step too; only for a broker that has joined the result backend (`Broker.joins`). So are `parts`
-    counted, unless one of them would be the last one of its chord: then nothing at all is done, and the answer is
-    None. Parts with a `body` or a `why` are not among them: only the backend itself takes those.
+    counted, unless one of them would be the last one of its chord, or the backend does not know the `body` that it
+    brings: then nothing at all is done, and the answer is None. Parts with a `why` are not among them: only the
+    backend itself takes those. `closes` are the chords whose bodies, or failures, are sent with it: closed in that
+    step too, if all are still the claims' own; else nothing at all is done, and the answer is None.
+
+    Without a delivery (it was acknowledged before) it is carried out all the same.
     """
 
-    delivery: Delivery
+    delivery: Delivery | None
     send: tuple[Outgoing, ...] = ()
     dead: DeadEntry | None = None
     result: StoredResult | None = None
     parts: tuple[ChordPart, ...] = ()
+    closes: tuple[ChordClaim, ...] = ()
 
 
 class Claim(Struct, frozen=True):
@@ -156,12 +163,20 @@ class Binding(Struct, frozen=True):
 
 
 class StoredResult(Struct, frozen=True):
-    """A result document on its way to a backend. `ttl` in seconds; None keeps it for ever."""
+    """A result document on its way to a backend. `ttl` in seconds; None keeps it for ever.
+
+    `never_ran`: it is that of a call that will never be made. Of one that was revoked that is said already.
+    """
 
     task_id: str
     state: str
     document: bytes
     ttl: float | None = None
+    never_ran: bool = False
+
+    def yields_to(self, stored: str | None) -> bool:
+        """Whether it is not stored over that state."""
+        return states.stays(stored, self.state) or (self.never_ran and stored == states.REVOKED)
 
 
 # -- chords: a body that is sent when all parts of its header have returned
@@ -173,7 +188,7 @@ class ChordOpening(Struct, frozen=True):
     None as its size: nobody has counted them yet, so it cannot be complete. `body` is its signature (JSON), for
     whoever has to speak for it if nobody else can. `sending`: the header is sent piece by piece, and the sender
     speaks again within so many seconds (`ResultBackend.amend_chords`), or it has died; None when all is sent, or all
-    at once.
+    at once. `token`: who opens it, the same however often the same sender or message does; '' is always another one.
     """
 
     group_id: str
@@ -181,6 +196,7 @@ class ChordOpening(Struct, frozen=True):
     ttl: float | None = None
     body: bytes = b""
     sending: float | None = None
+    token: str = ""
 
 
 class ChordAddition(Struct, frozen=True):
@@ -198,9 +214,10 @@ class OverdueChord(Struct, frozen=True):
     """A chord that nobody may be working on any more; `body` as it was opened with.
 
     `why`: "complete" (all parts are there, and nobody who comes back has the right to send the body), "unsent"
-    (whoever was sending its header died) or "expired" (its parts are about to be forgotten). `told`: how often it was
-    told, this time included. `returned` of `size` parts are there (None: nobody knows how many there are), `age`
-    seconds after it was opened, or was first heard of.
+    (whoever was sending its header died) or "expired" (it is about to be forgotten, whatever is there of it). `told`:
+    how often it was told, this time included. `returned` of `size` parts are there (None: nobody knows how many there
+    are), `age` seconds after it was opened, or was first heard of. "broken", told once: nobody can look after it, for
+    the `problem` that its storage has.
     """
 
     group_id: str
@@ -210,6 +227,7 @@ class OverdueChord(Struct, frozen=True):
     returned: int = 0
     size: int | None = None
     age: float = 0.0
+    problem: str = ""
 
 
 class ChordPart(Struct, frozen=True):
@@ -220,8 +238,9 @@ class ChordPart(Struct, frozen=True):
     died now. `body`: the chord's, where the backend may not know it (others opened the chord).
 
     `why`, of an `OverdueChord`: this is no part, nothing is counted, only the right to send the body is asked for.
-    "complete" has it if all parts are there, the other two if they are not (and not once the sender has spoken again,
-    or another part has returned): then the chord has failed, and no part completes it any more.
+    "complete" has it if all parts are there, "unsent" if they are not, and the sender has not spoken again; "expired"
+    if no part has been counted since it was told. For those two the chord has failed, and no part completes it any
+    more.
     """
 
     group_id: str

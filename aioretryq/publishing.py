@@ -178,6 +178,10 @@ class Sending:
         self.terms = terms
         self.failure: BrokerUnavailable | None = None
 
+    @property
+    def may_have_arrived(self) -> bool:
+        return self._maybe_sent or self.entry.on_its_way
+
     async def attempt(self) -> None:
         if self._began is not None:
             began, self._began = self._began, None

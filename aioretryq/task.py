@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
 from aioretryq.context import Request, current_run
-from aioretryq.errors import ConfigError, MaxRetriesExceededError, Retry, did_you_mean
+from aioretryq.errors import MaxRetriesExceededError, Retry, did_you_mean
 from aioretryq.lazy import Lazy
 from aioretryq.rates import check_limits
 from aioretryq.retry import RetryPolicy
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from aioretryq.calling import CallKeywords
     from aioretryq.canvas import Signature
     from aioretryq.canvas.maps import Chunks
-    from aioretryq.results.result import AsyncResult, EagerResult
-    from aioretryq.workflows import additions
+    from aioretryq.results.eager import EagerResult
+    from aioretryq.results.result import AsyncResult
+    from aioretryq.workflows import additions, places
 else:
     additions = Lazy("aioretryq.workflows.additions")
     canvas = Lazy("aioretryq.canvas")
     eager = Lazy("aioretryq.eager")
     linking = Lazy("aioretryq.linking")
+    places = Lazy("aioretryq.workflows.places")
     sending = Lazy("aioretryq.sending")
 
 P = ParamSpec("P")
@@ -217,7 +219,7 @@ class Task(Hooks, Generic[P, R]):
 
     def signature(
         self,
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         *,
         immutable: bool = False,
@@ -227,7 +229,7 @@ class Task(Hooks, Generic[P, R]):
 
         `immutable` does without that. Raises ConfigError for options that no call has.
         """
-        node = linking.node_of_call(self.name, args, kwargs or {}, options, immutable=immutable)
+        node = linking.node_of_call(self.name, args, kwargs, options, immutable=immutable)
         return canvas.Signature(node, self._app)
 
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
@@ -263,10 +265,7 @@ class Task(Hooks, Generic[P, R]):
         if self.request.called_directly:
             raise RuntimeError(f"{self.name}.replace() was called outside of a run of that task.")
         node = linking.node_of(sig)
-        if "chord" in node.options:
-            raise ConfigError(f"{self.name}.replace(): what replaces a task must not be part of a chord itself.")
-        if node.kind == "chain" and not node.steps:
-            raise ConfigError(f"{self.name}.replace(): a chain without steps has no result to replace this one's.")
+        places.check_replacement(node)
         self.on_replace(canvas.of_node(node, self._app))
 
     async def add_to_chord(self, sig: Signature[Any, Any] | Mapping[str, Any], lazy: bool = False) -> Any:

@@ -8,7 +8,7 @@ While it runs, `aioretryq workflow ID` shows it in a third one; the ID is printe
 
 import asyncio
 
-from aioretryq import GroupResult, TaskQueue, TaskRevokedError, group
+from aioretryq import TaskQueue, TaskRevokedError, group
 
 queue = TaskQueue(task_track_started=True)
 
@@ -48,12 +48,8 @@ async def main() -> None:
         # All of it is sent at once; the result is that of the last step, and knows those before it.
         result = await workflow.delay()
         print("workflow", result.id)
-        made = result.parent
-        assert made is not None
-        if isinstance(made.parent, GroupResult):
-            async for done, total in made.parent.progress():
-                print(f"{done} of {total} files")
-        print(await made)
+        async for done, total in result.progress():
+            print(f"{done} of {total} calls")
         print(await result)
         print(await result.draw())
 

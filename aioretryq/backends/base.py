@@ -63,7 +63,7 @@ class ResultBackend(Protocol):
     async def store(self, results: Sequence[StoredResult]) -> list[bool]:
         """Store and announce. False, and nothing is stored, where a final state is stored already.
 
-        SUCCESS and FAILURE do replace REVOKED (`states.stays`).
+        SUCCESS and FAILURE do replace REVOKED (`states.stays`), but not those of what never ran.
         """
         ...
 
@@ -93,12 +93,16 @@ class ResultBackend(Protocol):
     # -- chords: parts of a header are counted, and whoever counts the last one sends the body
 
     async def open_chords(self, openings: Sequence[ChordOpening]) -> None:
-        """Say how many parts return; a chord of that id that was closed is a new one then."""
+        """Say how many parts return; a chord of that id that was closed, or has failed, is a new one then.
+
+        Of one that is open what was counted stays. Nothing happens to one that was closed, or has failed, if it was
+        opened with the same `token`, for as long as that is remembered.
+        """
         ...
 
-    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
-        """What their sender knows by now: the size, and whether it still sends. Nothing happens to a chord that is
-        closed or forgotten, or of which somebody tells that it has failed. Nobody gets the right to send the body by
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> list[bool]:
+        """What their sender knows by now: the size, and whether it still sends. False, and nothing happens, where a
+        chord is closed or forgotten, or somebody tells that it has failed. Nobody gets the right to send the body by
         it: where all parts are there already, the chord is overdue.
         """
         ...
@@ -109,12 +113,14 @@ class ResultBackend(Protocol):
         ...
 
     async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
-        """Chords that somebody has to look after, at most `limit`; none is told again within `patience` seconds.
+        """Chords that somebody has to look after, at most `limit`, and not many megabytes; none is told again within
+        `patience` seconds. There are no more when it answers with none.
 
         Those that nobody knows the body of are none of them (others opened it, and no part has told). Some time may
-        pass until a chord is overdue, the more the older it is, minutes at most; where many are open, one call does
-        not look at all of them. A chord is "expired" when less than a tenth of its life is left, which every part
-        that returns begins anew (at least three times the patience, an hour at most).
+        pass until it is noticed, the more the older a chord is, five minutes at most. A chord is "expired" when less
+        than a tenth of its life is left (at least three times the patience, half of it or an hour at most). Its life
+        begins anew with every part that is counted, and is what that part says, or what a look soon after that finds.
+        Until what is told has been told again, no chord is forgotten.
         """
         ...
 
@@ -127,12 +133,16 @@ class ResultBackend(Protocol):
         """
         ...
 
-    async def chord_parts(self, group_id: str) -> list[bytes]:
-        """Contents of the parts that were counted, by index, those without one last."""
+    async def chord_parts(self, group_id: str, limit: int | None = None) -> list[bytes]:
+        """Contents of the parts that were counted, by index, those without one last.
+
+        BackendError, and they are not read to the end, if there are more than `limit` bytes.
+        """
         ...
 
-    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
-        """Have the right for `hold` seconds from now. False where it has passed to somebody else."""
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool | None]:
+        """Have the right for `hold` seconds from now. False where it has passed to somebody else, or the chord is
+        done; None where nothing is known of the chord any more: it has expired, or was lost."""
         ...
 
     async def close_chords(self, claims: Sequence[ChordClaim]) -> None:

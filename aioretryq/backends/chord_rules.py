@@ -6,18 +6,29 @@ import math
 
 from msgspec import Struct
 
+from aioretryq.errors import BackendError
+
 FIRST_LOOK = 10.0
 """Seconds after which an open chord is looked at first."""
 
-LONGEST = 120.0
+LONGEST = 300.0
 """Seconds between looks at most."""
 
 LONGEST_MARGIN = 3600.0
 
+REMEMBERED = 300.0
+"""Seconds for which a closed chord is not begun anew by a part that comes late."""
+
+FAILED_REMEMBERED = 86400.0
+"""The same of one that failed before all its parts had returned: the others may wait in a queue for long."""
+
+ENOUGH = 2**20
+"""Bytes of bodies in one answer."""
+
 
 class Seen(Struct, frozen=True):
-    """A chord that is open: `held` and `sending` are moments, as are `opened` and `expires`; `bound` whether somebody
-    who comes back has the right to send its body."""
+    """A chord that is open: `held` and `sending` are moments, as are `opened` and `expires`; `life` is what it was
+    given last; `bound` whether somebody who comes back has the right to send its body."""
 
     counted: int
     size: int | None  # with those that were added
@@ -29,9 +40,9 @@ class Seen(Struct, frozen=True):
     sending: float | None = None
 
 
-def first_look(opened: float, life: float, sending: float | None) -> float:
+def first_look(opened: float, life: float) -> float:
     """When to look at a chord that was opened then."""
-    return opened + sending if sending is not None else opened + min(FIRST_LOOK, life / 2)
+    return opened + min(FIRST_LOOK, life / 2)
 
 
 def margin_of(life: float, patience: float) -> float:
@@ -40,15 +51,15 @@ def margin_of(life: float, patience: float) -> float:
 
 
 def why_overdue(seen: Seen, now: float, patience: float) -> str | None:
-    if seen.bound or (seen.held is not None and seen.held > now):
+    if seen.held is not None and seen.held > now:
         return None
-    if seen.counted == seen.size:
-        return "complete"
-    if seen.sending is not None and seen.sending <= now:
-        return "unsent"
-    if seen.size is not None and seen.expires - now <= margin_of(seen.life, patience):
-        return "expired"
-    return None
+    if not seen.bound:
+        if seen.counted == seen.size:
+            return "complete"
+        if seen.sending is not None and seen.sending <= now:
+            return "unsent"
+    # Whatever is missing, be it the message of whoever has the right: nobody can do anything about it later.
+    return "expired" if seen.expires - now <= margin_of(seen.life, patience) else None
 
 
 def next_look(seen: Seen, now: float, patience: float) -> float:
@@ -56,15 +67,28 @@ def next_look(seen: Seen, now: float, patience: float) -> float:
     if seen.held is not None and seen.held > now:
         return seen.held
     moments = [now + min(max(patience, (now - seen.opened) / 4), LONGEST)]
-    if seen.sending is not None:
+    if seen.sending is not None and seen.sending > now:
         moments.append(seen.sending)
-    if seen.size is not None:
-        moments.append(seen.expires - margin_of(seen.life, patience))
-    return min(moment for moment in moments if moment > now or moment is moments[0])
+    moments.append(max(now, seen.expires - margin_of(seen.life, patience)))
+    return min(moments)
 
 
-def next_telling(told: int, life: float, now: float, patience: float) -> float:
+def next_telling(told: int, now: float, patience: float) -> float:
     """When to look again at one that was told for the `told`th time: less and less often, for messages may wait for
-    long. But it must not be forgotten before one is run: from now on it lives for the margin at least."""
+    long."""
     pause: float = patience * 2 ** min(told - 1, 4)
-    return now + max(patience, min(pause, margin_of(life, patience) / 2))
+    return now + pause
+
+
+def kept_until(life: float, told: int, now: float, patience: float) -> float:
+    """Until then it is not forgotten: what was told now has been told again twice."""
+    return max(now + margin_of(life, patience), now + 3 * (next_telling(told, now, patience) - now))
+
+
+def check_size(group_id: str, size: int, limit: int | None) -> None:
+    """BackendError if the parts of a chord are larger, all together."""
+    if limit is not None and size > limit:
+        raise BackendError(
+            f"The parts of chord {group_id} have returned more than {limit:,} bytes, which no message of its body "
+            "can hold: let them return where their results are, not what they are."
+        )

@@ -55,8 +55,9 @@ class DisabledBackend:
         if openings:
             _refuse()
 
-    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> list[bool]:
         await self.open_chords(openings)
+        return []
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
         if additions:
@@ -68,10 +69,10 @@ class DisabledBackend:
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         return [False] * len(parts)
 
-    async def chord_parts(self, group_id: str) -> list[bytes]:
+    async def chord_parts(self, group_id: str, limit: int | None = None) -> list[bytes]:
         return _refuse()
 
-    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool | None]:
         return [False] * len(claims)
 
     async def close_chords(self, claims: Sequence[ChordClaim]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
 
-from aioretryq import states
+from aioretryq.backends import chord_rules as rules
 from aioretryq.backends.memory_chords import MemoryChords
 from aioretryq.drivers.wakeup import Wakeup
 from aioretryq.errors import BackendUnavailable, NotOpenError
@@ -87,7 +87,7 @@ class MemoryResults:
 
     def store(self, result: StoredResult, now: float) -> bool:
         kept = self._kept.get(result.task_id)
-        if kept is not None and kept.expires > now and states.stays(kept.state, result.state):
+        if kept is not None and kept.expires > now and result.yields_to(kept.state):
             return False
         expires = math.inf if result.ttl is None else now + result.ttl
         self._kept[result.task_id] = _Kept(result.state, result.document, expires)
@@ -185,11 +185,10 @@ class MemoryBackend:
             for opening in openings:
                 store.chords.open(opening, now)
 
-    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> list[bool]:
         store, now = self._checked(), self._clock()
         with store.lock:
-            for opening in openings:
-                store.chords.amend(opening, now)
+            return [store.chords.amend(opening, now) for opening in openings]
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
         store, now = self._checked(), self._clock()
@@ -207,12 +206,14 @@ class MemoryBackend:
         with store.lock:
             return [store.chords.count(part, now) for part in parts]
 
-    async def chord_parts(self, group_id: str) -> list[bytes]:
+    async def chord_parts(self, group_id: str, limit: int | None = None) -> list[bytes]:
         store = self._checked()
         with store.lock:
-            return store.chords.parts(group_id, self._clock())
+            parts = store.chords.parts(group_id, self._clock())
+        rules.check_size(group_id, sum(map(len, parts)), limit)
+        return parts
 
-    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool | None]:
         store, now = self._checked(), self._clock()
         with store.lock:
             return [store.chords.hold(claim, now, now + hold) for claim in claims]

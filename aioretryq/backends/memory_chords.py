@@ -12,9 +12,6 @@ from aioretryq.message import OverdueChord
 if TYPE_CHECKING:
     from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart
 
-REMEMBERED = 300.0
-"""Seconds for which a closed chord is not begun anew by a part that comes late."""
-
 
 @dataclass(slots=True)
 class _Chord:
@@ -33,8 +30,9 @@ class _Chord:
     sending: float | None = None
     look: float = math.inf  # at that moment
     told: int = 0
-    margin: float = 0.0  # of life left, when it was told to be expired
+    doomed: float | None = None  # when it expires, as it was when that was told
     verdict: str | None = None  # who tells that it has failed
+    opener: str = ""
 
     @property
     def whole(self) -> int | None:
@@ -63,23 +61,28 @@ class MemoryChords:
     def __init__(self) -> None:
         self._chords: dict[str, _Chord] = {}
         self._watched: set[str] = set()
+        self._cleaned = 0.0
 
     def open(self, opening: ChordOpening, now: float) -> None:
         chord = self._live(opening.group_id, now)
-        if chord.done:
+        if chord.done or chord.verdict is not None:
+            if opening.token and chord.opener == opening.token:
+                return
             chord = self._chords[opening.group_id] = _Chord()
-        chord.verdict, chord.told, chord.size = None, 0, opening.size if opening.size is not None else chord.size
+        chord.opener, chord.told, chord.doomed = opening.token, 0, None
+        chord.size = opening.size if opening.size is not None else chord.size
         chord.life, chord.expires = _life(opening.ttl), _end(opening.ttl, now)
         self._watch(opening.group_id, chord, opening.body, now)
         self._sending(chord, opening, now)
 
-    def amend(self, opening: ChordOpening, now: float) -> None:
+    def amend(self, opening: ChordOpening, now: float) -> bool:
         chord = self._chords.get(opening.group_id)
         if chord is None or chord.expires <= now or chord.opened is None or chord.verdict is not None:
-            return
+            return False
         chord.size = opening.size if opening.size is not None else chord.size
-        chord.expires, chord.look = _end(opening.ttl, now), now
+        chord.life, chord.expires, chord.look = _life(opening.ttl), _end(opening.ttl, now), now
         self._sending(chord, opening, now)
+        return True
 
     def add(self, addition: ChordAddition, now: float) -> None:
         fresh = addition.group_id not in self._chords
@@ -94,7 +97,7 @@ class MemoryChords:
         found: list[OverdueChord] = []
         due = sorted((self._chords[gid].look, gid) for gid in self._watched if self._chords[gid].look <= now)
         for _, group_id in due:
-            if len(found) == limit:
+            if len(found) == limit or sum(len(each.body) for each in found) > rules.ENOUGH:
                 break
             chord = self._chords[group_id]
             seen = chord.seen()
@@ -103,11 +106,9 @@ class MemoryChords:
                 chord.look = rules.next_look(seen, now, patience)
                 continue
             chord.told += 1
-            chord.look = rules.next_telling(chord.told, chord.life, now, patience)
-            margin = rules.margin_of(chord.life, patience)
-            chord.expires = max(chord.expires, now + margin)
-            if why == "expired":
-                chord.margin = margin
+            chord.look = rules.next_telling(chord.told, now, patience)
+            chord.expires = max(chord.expires, rules.kept_until(chord.life, chord.told, now, patience))
+            chord.doomed = chord.expires if why == "expired" else None
             found.append(
                 OverdueChord(group_id, chord.body, why, chord.told, seen.counted, seen.size, now - seen.opened)
             )
@@ -131,9 +132,9 @@ class MemoryChords:
         key = (part.task_id, part.index)
         new = key not in chord.parts
         chord.parts.setdefault(key, part.content)
-        chord.expires = _end(part.ttl, now)
-        if part.body and not chord.body:
-            chord.life = _life(part.ttl)
+        chord.life, chord.expires = _life(part.ttl), _end(part.ttl, now)
+        chord.look = min(chord.look, now + chord.life / 2)
+        if part.body and not chord.body and chord.verdict is None:
             self._watch(part.group_id, chord, part.body, now)
         if not chord.complete or not _claim(chord, part, now, new=new):
             return False
@@ -147,7 +148,7 @@ class MemoryChords:
         if chord.sender not in (None, part.token) and chord.held > now:
             return False
         if chord.verdict is None:
-            if chord.complete or chord.bound is not None or not _is_overdue(chord, part, now):
+            if not _is_overdue(chord, part, now):
                 return False
             chord.verdict, chord.size = part.token, None
             chord.expires = max(chord.expires, _end(part.ttl, now))
@@ -162,19 +163,20 @@ class MemoryChords:
         ordered = sorted(parts.items(), key=lambda part: math.inf if part[0][1] is None else part[0][1])
         return [content for _, content in ordered]
 
-    def hold(self, claim: ChordClaim, now: float, until: float) -> bool:
+    def hold(self, claim: ChordClaim, now: float, until: float) -> bool | None:
         chord = self._live(claim.group_id, now)
         if chord.done or (chord.sender != claim.token and chord.held > now):
             return False
         if chord.size is None and chord.verdict != claim.token:
-            return False
+            return None if chord.verdict is None else False
         chord.sender, chord.held = claim.token, until
         return True
 
     def close(self, claim: ChordClaim, now: float) -> None:
         chord = self._live(claim.group_id, now)
         if chord.sender == claim.token:
-            self._chords[claim.group_id] = _Chord(done=True, expires=now + REMEMBERED)
+            life = rules.REMEMBERED if chord.verdict is None else rules.FAILED_REMEMBERED
+            self._chords[claim.group_id] = _Chord(done=True, opener=chord.opener, expires=now + life)
             self._watched.discard(claim.group_id)
 
     def expire(self, now: float) -> int:
@@ -187,13 +189,16 @@ class MemoryChords:
     def _live(self, group_id: str, now: float) -> _Chord:
         chord = self._chords.get(group_id)
         if chord is None or chord.expires <= now:
-            self.expire(now)
-            chord = self._chords[group_id] = _Chord(expires=now + REMEMBERED)
+            if now >= self._cleaned + 1:  # not for each of many
+                self._cleaned = now
+                self.expire(now)
+            self._watched.discard(group_id)
+            chord = self._chords[group_id] = _Chord(expires=now + rules.REMEMBERED)
         return chord
 
     def _watch(self, group_id: str, chord: _Chord, body: bytes, now: float) -> None:
         chord.opened, chord.body = now, body
-        chord.look = rules.first_look(now, chord.life, None)
+        chord.look = rules.first_look(now, chord.life)
         self._watched.add(group_id)
 
     def _sending(self, chord: _Chord, opening: ChordOpening, now: float) -> None:
@@ -216,8 +221,8 @@ def _claim(chord: _Chord, part: ChordPart, now: float, *, new: bool) -> bool:
 def _is_overdue(chord: _Chord, part: ChordPart, now: float) -> bool:
     """Nobody has spoken for it since it was told."""
     if part.why == "unsent":
-        return chord.sending is not None and chord.sending <= now
-    return chord.margin > 0 and chord.expires - now <= chord.margin
+        return not chord.complete and chord.bound is None and chord.sending is not None and chord.sending <= now
+    return chord.doomed is not None and chord.doomed == chord.expires
 
 
 def _life(ttl: float | None) -> float:

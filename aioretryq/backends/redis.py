@@ -98,7 +98,7 @@ class RedisBackend:
         args: list[Any] = []
         for result, value in zip(results, judged, strict=True):
             life = "" if result.ttl is None else max(1, ceil(result.ttl * 1000))
-            args += [life, result.document, value, int(states.stays(states.REVOKED, result.state))]
+            args += [life, result.document, value, int(result.yields_to(states.REVOKED))]
         reply: bytes = await self._scripts["store"]([self.key(result.task_id) for result in results], args)
         return reply
 
@@ -108,7 +108,7 @@ class RedisBackend:
         return {
             number: hashlib.sha1(value or b"", usedforsecurity=False).hexdigest()
             for number, value in zip(numbers, values, strict=True)
-            if value is None or not states.stays(status_of(value), results[number].state)
+            if value is None or not results[number].yields_to(status_of(value))
         }
 
     async def fetch(self, task_ids: Sequence[str]) -> list[bytes | None]:
@@ -148,10 +148,12 @@ class RedisBackend:
         for chunk in _chunks(openings):
             await self.chords.open(self._scripts["open_chords"], chunk)
 
-    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> list[bool]:
         self._checked()
+        amended: list[bool] = []
         for chunk in _chunks(openings):
-            await self.chords.open(self._scripts["open_chords"], chunk, amend=True)
+            amended += await self.chords.open(self._scripts["open_chords"], chunk, amend=True)
+        return amended
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
         self._checked()
@@ -169,11 +171,11 @@ class RedisBackend:
             claimed += await self.chords.count(self._scripts["count_parts"], chunk)
         return claimed
 
-    async def chord_parts(self, group_id: str) -> list[bytes]:
-        with self._server.errors():
-            return await self.chords.parts(self._checked(), group_id)
+    async def chord_parts(self, group_id: str, limit: int | None = None) -> list[bytes]:
+        self._checked()
+        return await self.chords.parts(self._scripts["read_parts"], group_id, limit)
 
-    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool | None]:
         self._checked()
         return await self.chords.hold(self._scripts["hold_chords"], claims, hold)
 

@@ -14,101 +14,116 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from aioretryq.backends import chord_rules as rules
 from aioretryq.drivers.redis import flags
 from aioretryq.message import OverdueChord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio import Redis
-
     from aioretryq.drivers.redis_line import Script
     from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart
 
-DONE = 300
-"""Seconds for which a closed chord is not begun anew by a part that comes late."""
-
 PAGE = 1000
-"""Parts in one answer: their results may be large, and an answer has a deadline."""
+"""Parts in one answer at most,"""
 
-LOOKED_AT = 1000
-"""Chords that one look for overdue ones goes through: two or three milliseconds of the server."""
+PAGE_BYTES = 2**20
+"""and about so many bytes: an answer has a deadline."""
 
-SCRIPTS = ("open_chords", "add_parts", "overdue_chords", "count_parts", "hold_chords", "close_chords")
+LOOKED_AT = 250
+"""Chords that one step of looking for overdue ones goes through: a millisecond or two of the server."""
+
+SCRIPTS = (
+    "open_chords",
+    "add_parts",
+    "overdue_chords",
+    "count_parts",
+    "read_parts",
+    "hold_chords",
+    "close_chords",
+)
+
+
+_HELD = {ord("0"): False, ord("1"): True, ord("2"): None}
 
 
 class RedisChords:
     def __init__(self, prefix: str, *, ordered: bool) -> None:
         """`prefix` is that of all keys."""
-        self._index = f"{prefix}aioretryq.chords"
+        self.index = f"{prefix}aioretryq.chords"
         self._prefix = f"{prefix}celery-taskset-meta-"
         self.ordered = ordered
 
     def _keys(self, group_id: str, *kinds: str) -> list[str]:
         return [f"{self._prefix}{group_id}{kind}" for kind in kinds]
 
-    async def open(self, script: Script, openings: Sequence[ChordOpening], *, amend: bool = False) -> None:
-        """In one step each. `amend`: only those that are open."""
-        keys = [self._index]
-        args: list[Any] = [int(amend)]
+    async def open(self, script: Script, openings: Sequence[ChordOpening], *, amend: bool = False) -> list[bool]:
+        """All in one step. `amend`: only those that are open. Which of them were changed."""
+        keys = [self.index]
+        args: list[Any] = [int(amend), self._prefix]
         for opening in openings:
-            keys += self._keys(opening.group_id, ".c", ".s", ".r")
+            keys += self.counting_keys(opening.group_id)
             args += [opening.group_id, _or_empty(opening.size), _seconds(opening.ttl), opening.body]
-            args.append(_or_empty(opening.sending))
-        await script(keys, args)
+            args += [_or_empty(opening.sending), opening.token]
+        return flags(await script(keys, args))
 
     async def add(self, script: Script, additions: Sequence[ChordAddition]) -> None:
         keys = [key for each in additions for key in self._keys(each.group_id, ".t", ".s", ".d", ".c")]
         await script(keys, [value for each in additions for value in (each.task_id, _seconds(each.ttl))])
 
     async def overdue(self, script: Script, patience: float, limit: int) -> list[OverdueChord]:
-        args = [self._prefix, int(self.ordered), patience, limit, max(limit, LOOKED_AT)]
-        return [_overdue(*fields) for fields in await script([self._index], args)]
+        args = [self._prefix, int(self.ordered), patience, limit, LOOKED_AT, rules.ENOUGH]
+        while True:  # step by step, for the server's other clients
+            more, *found = await script([self.index], args)
+            if found or not more:
+                return [_overdue(fields) for fields in found]
 
     def counting_keys(self, group_id: str) -> list[str]:
         """What counting a part reads and writes."""
-        return self._keys(group_id, ".j", ".t", ".s", ".d", "", ".c")
+        return self._keys(group_id, ".j", ".t", ".s", ".d", "", ".c", ".r")
 
     async def count(self, script: Script, parts: Sequence[ChordPart]) -> list[bool]:
-        keys = [self._index]
+        keys = [self.index]
         args: list[Any] = [int(self.ordered)]
         for part in parts:
-            keys += [*self.counting_keys(part.group_id), *self._keys(part.group_id, ".r")]
+            keys += self.counting_keys(part.group_id)
             position = "+inf" if part.index is None else part.index
             args += [part.group_id, part.task_id, part.content, position, _seconds(part.ttl)]
             args += [_milliseconds(part.hold), part.token, int(part.returns), part.body or b"", part.why or ""]
         return flags(await script(keys, args))
 
-    async def parts(self, client: Redis, group_id: str) -> list[bytes]:
-        (key,) = self._keys(group_id, ".j")
+    async def parts(self, script: Script, group_id: str, limit: int | None) -> list[bytes]:
+        keys = self._keys(group_id, ".j")
         found: list[bytes] = []
-        while True:
-            start, end = len(found), len(found) + PAGE - 1
-            read: Any = client.zrange(key, start, end) if self.ordered else client.lrange(key, start, end)
-            page: list[bytes] = await read
+        more, size = True, 0
+        while more:
+            more, page = await script(keys, [int(self.ordered), len(found), PAGE, PAGE_BYTES])
             found += page
-            if len(page) < PAGE:
-                return found
+            size += sum(map(len, page))
+            rules.check_size(group_id, size, limit)
+        return found
 
-    async def hold(self, script: Script, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+    async def hold(self, script: Script, claims: Sequence[ChordClaim], hold: float) -> list[bool | None]:
+        if not claims:
+            return []
         keys = [key for claim in claims for key in self._keys(claim.group_id, ".c", ".s", ".r")]
-        return flags(await script(keys, [_milliseconds(hold), *(claim.token for claim in claims)])) if claims else []
+        answers: bytes = await script(keys, [_milliseconds(hold), *(claim.token for claim in claims)])
+        return [_HELD[answer] for answer in answers]
 
     async def close(self, script: Script, claims: Sequence[ChordClaim]) -> None:
-        keys = [self._index]
-        args: list[Any] = [DONE]
+        keys = [self.index]
+        args: list[Any] = []
         for claim in claims:
-            keys += self._keys(claim.group_id, ".j", ".t", ".s", ".d", ".c", ".r")
-            args += [claim.group_id, claim.token, int(claim.failed)]
+            keys += self.counting_keys(claim.group_id)
+            args += [claim.group_id, claim.token]
         if claims:
             await script(keys, args)
 
 
-def _overdue(
-    group_id: bytes, body: bytes, why: bytes, told: int, returned: int, size: int, age: bytes
-) -> OverdueChord:
+def _overdue(fields: Sequence[Any]) -> OverdueChord:
+    group_id, body, why, told, returned, size, age, problem = fields
     known = None if size < 0 else size
-    return OverdueChord(group_id.decode(), body, why.decode(), told, returned, known, float(age))
+    return OverdueChord(group_id.decode(), body, why.decode(), told, returned, known, float(age), problem.decode())
 
 
 def _or_empty(value: float | None) -> Any:

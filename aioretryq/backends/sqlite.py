@@ -184,10 +184,11 @@ class SQLiteBackend:
             now = self._clock()
             await self._database.write(lambda connection: sqlite_watch.open_chords(connection, openings, now))
 
-    async def amend_chords(self, openings: Sequence[ChordOpening]) -> None:
-        if openings:
-            now = self._clock()
-            await self._database.write(lambda connection: sqlite_watch.amend(connection, openings, now))
+    async def amend_chords(self, openings: Sequence[ChordOpening]) -> list[bool]:
+        if not openings:
+            return []
+        now = self._clock()
+        return await self._database.write(lambda connection: sqlite_watch.amend(connection, openings, now))
 
     async def add_parts(self, additions: Sequence[ChordAddition]) -> None:
         if additions:
@@ -196,9 +197,13 @@ class SQLiteBackend:
 
     async def overdue_chords(self, patience: float, limit: int) -> list[OverdueChord]:
         now = self._clock()
-        if not await self._database.read(lambda connection: sqlite_watch.due(connection, now)):
-            return []  # nearly always: nobody has to be kept from writing
-        return await self._database.write(lambda connection: sqlite_watch.overdue(connection, patience, limit, now))
+        found: list[OverdueChord] = []
+        more = await self._database.read(lambda connection: sqlite_watch.due(connection, now))
+        while more and not found:  # nearly never: nobody has to be kept from writing
+            found, more = await self._database.write(
+                lambda connection: sqlite_watch.overdue(connection, patience, limit, now)
+            )
+        return found
 
     async def count_parts(self, parts: Sequence[ChordPart]) -> list[bool]:
         if not parts:
@@ -206,10 +211,10 @@ class SQLiteBackend:
         now = self._clock()
         return await self._database.write(lambda connection: [_count(connection, part, now) for part in parts])
 
-    async def chord_parts(self, group_id: str) -> list[bytes]:
-        return await self._database.read(lambda connection: sqlite_chords.parts(connection, group_id))
+    async def chord_parts(self, group_id: str, limit: int | None = None) -> list[bytes]:
+        return await self._database.read(lambda connection: sqlite_chords.parts(connection, group_id, limit))
 
-    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool]:
+    async def hold_chords(self, claims: Sequence[ChordClaim], hold: float) -> list[bool | None]:
         now = self._clock()
         return await self._database.write(
             lambda connection: [sqlite_chords.hold(connection, claim, now, now + hold) for claim in claims]

@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from aioretryq.backends import chord_rules as rules
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
     from aioretryq.message import ChordAddition, ChordClaim, ChordPart
 
-REMEMBERED = 300.0
-"""Seconds for which a closed chord is not begun anew by a part that comes late."""
-
 
 class Row(Struct, frozen=True):
     """What is known of a chord; moments are of the wall clock, None never."""
 
     size: int | None
-    added: int
     counted: int
     sender: str | None
     held: float | None
@@ -29,12 +27,9 @@ class Row(Struct, frozen=True):
     done: float | None
     expires: float | None
     sending: float | None
-    margin: float | None
+    doomed: float | None
     verdict: str | None
-
-    @property
-    def whole(self) -> int | None:
-        return None if self.size is None else self.size + self.added
+    opener: str
 
 
 _COLUMNS = ", ".join(Row.__struct_fields__)
@@ -58,11 +53,14 @@ def count(connection: sqlite3.Connection, part: ChordPart, now: float) -> bool:
         "INSERT OR IGNORE INTO chord_parts (group_id, task_id, position, content) VALUES (?, ?, ?, ?)",
         (part.group_id, part.task_id, part.index, part.content),
     ).rowcount
-    expires = (end(part.ttl, now), part.group_id)
-    connection.execute("UPDATE chords SET expires = ? WHERE group_id = ?", expires)
+    soon = None if part.ttl is None else now + part.ttl / 2
+    connection.execute(
+        "UPDATE chords SET expires = ?, life = ?, look = min(look, ifnull(?, look)) WHERE group_id = ?",
+        (end(part.ttl, now), part.ttl, soon, part.group_id),
+    )
     chord = read(connection, part.group_id)
     assert chord is not None
-    return chord.whole == chord.counted and _claim(connection, chord, part, now, new=bool(new))
+    return chord.size == chord.counted and _claim(connection, chord, part, now, new=bool(new))
 
 
 def _claim(connection: sqlite3.Connection, chord: Row, part: ChordPart, now: float, *, new: bool) -> bool:
@@ -86,11 +84,11 @@ def _rescue(connection: sqlite3.Connection, part: ChordPart, now: float) -> bool
     if chord is None or chord.done is not None:
         return False
     if part.why == "complete":
-        return chord.whole == chord.counted and _claim(connection, chord, part, now, new=False)
+        return chord.size == chord.counted and _claim(connection, chord, part, now, new=False)
     if chord.sender not in (None, part.token) and chord.held is not None and chord.held > now:
         return False
     if chord.verdict is None:
-        if chord.whole == chord.counted or chord.bound is not None or not _is_overdue(chord, part, now):
+        if not _is_overdue(chord, part, now):
             return False
         # Without its size no part completes it any more.
         connection.execute(
@@ -107,8 +105,9 @@ def _rescue(connection: sqlite3.Connection, part: ChordPart, now: float) -> bool
 def _is_overdue(chord: Row, part: ChordPart, now: float) -> bool:
     """Nobody has spoken for it since it was told."""
     if part.why == "unsent":
-        return chord.sending is not None and chord.sending <= now
-    return chord.margin is not None and chord.expires is not None and chord.expires - now <= chord.margin
+        missing = chord.size != chord.counted and chord.bound is None
+        return missing and chord.sending is not None and chord.sending <= now
+    return chord.doomed is not None and chord.doomed == chord.expires
 
 
 def add(connection: sqlite3.Connection, additions: Sequence[ChordAddition], now: float) -> None:
@@ -119,7 +118,9 @@ def add(connection: sqlite3.Connection, additions: Sequence[ChordAddition], now:
         adding = """INSERT OR IGNORE INTO chord_additions
             SELECT group_id, ? FROM chords WHERE group_id = ? AND done IS NULL"""
         added = connection.execute(adding, (each.task_id, each.group_id)).rowcount
-        connection.execute("UPDATE chords SET added = added + ? WHERE group_id = ?", (added, each.group_id))
+        # Into its size, too: those who have opened the file with an earlier layout know only that.
+        adding = "UPDATE chords SET added = added + ?, size = size + ? WHERE group_id = ?"
+        connection.execute(adding, (added, added, each.group_id))
 
 
 def room(connection: sqlite3.Connection, group_id: str, now: float) -> float:
@@ -129,31 +130,53 @@ def room(connection: sqlite3.Connection, group_id: str, now: float) -> float:
         return math.inf
     if chord.done is not None:
         return 0
-    return math.inf if chord.whole is None else chord.whole - chord.counted - 1  # None may be told later
+    return math.inf if chord.size is None else chord.size - chord.counted - 1  # None may be told later
 
 
-def parts(connection: sqlite3.Connection, group_id: str) -> list[bytes]:
+def parts(connection: sqlite3.Connection, group_id: str, limit: int | None) -> list[bytes]:
+    if limit is not None:
+        size = "SELECT ifnull(sum(length(content)), 0) FROM chord_parts WHERE group_id = ?"
+        rules.check_size(group_id, connection.execute(size, (group_id,)).fetchone()[0], limit)
     rows = connection.execute(
         "SELECT content FROM chord_parts WHERE group_id = ? ORDER BY position IS NULL, position, id", (group_id,)
     )
     return [content for (content,) in rows]
 
 
-def hold(connection: sqlite3.Connection, claim: ChordClaim, now: float, until: float) -> bool:
+def is_watched(connection: sqlite3.Connection, group_id: str) -> bool:
+    """Whether its body is known."""
+    return connection.execute("SELECT 1 FROM chord_bodies WHERE group_id = ?", (group_id,)).fetchone() is not None
+
+
+def is_held(connection: sqlite3.Connection, claim: ChordClaim, now: float) -> bool:
+    chord = read(connection, claim.group_id)
+    if chord is None or chord.done is not None or chord.sender != claim.token:
+        return False
+    return chord.held is not None and chord.held > now
+
+
+def hold(connection: sqlite3.Connection, claim: ChordClaim, now: float, until: float) -> bool | None:
+    """None where nothing is known of it any more."""
     held = connection.execute(
         """UPDATE chords SET sender = ?, held = ?
         WHERE group_id = ? AND done IS NULL AND (size IS NOT NULL OR verdict = ?)
         AND (sender = ? OR ifnull(held, 0) <= ?)""",
         (claim.token, until, claim.group_id, claim.token, claim.token, now),
     )
-    return held.rowcount == 1
+    if held.rowcount == 1:
+        return True
+    chord = read(connection, claim.group_id)
+    gone = chord is None or (chord.done is None and chord.size is None and chord.verdict is None)
+    return None if gone else False
 
 
 def close(connection: sqlite3.Connection, claims: Sequence[ChordClaim], now: float) -> None:
     for claim in claims:
         closed = connection.execute(
-            "UPDATE chords SET done = ?, expires = ?, look = NULL WHERE group_id = ? AND sender = ?",
-            (now, now + REMEMBERED, claim.group_id, claim.token),
+            """UPDATE chords SET done = ?, expires = ? + CASE WHEN verdict IS NULL THEN ? ELSE ? END,
+                look = NULL
+            WHERE group_id = ? AND sender = ?""",
+            (now, now, rules.REMEMBERED, rules.FAILED_REMEMBERED, claim.group_id, claim.token),
         )
         if closed.rowcount:
             for table in ("chord_parts", "chord_bodies", "chord_additions"):
@@ -166,9 +189,10 @@ def clean(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("DELETE FROM chords WHERE expires <= ?", (now,))
 
 
-def forget_old(connection: sqlite3.Connection, group_id: str, now: float, *, also_done: bool = False) -> None:
-    over = "group_id = ? AND (expires <= ? OR (? AND done IS NOT NULL))"
-    old = connection.execute(f"DELETE FROM chords WHERE {over}", (group_id, now, also_done))
+def forget_old(connection: sqlite3.Connection, group_id: str, now: float, *, also_closed: bool = False) -> None:
+    """`also_closed`: if its body was sent, or somebody tells that it has failed."""
+    over = "group_id = ? AND (expires <= ? OR (? AND (done IS NOT NULL OR verdict IS NOT NULL)))"
+    old = connection.execute(f"DELETE FROM chords WHERE {over}", (group_id, now, also_closed))
     if old.rowcount:
         connection.execute("DELETE FROM chord_parts WHERE group_id = ?", (group_id,))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aioretryq import states
 from aioretryq.drivers import doorbell
 from aioretryq.drivers.sqlite import in_lists
 
@@ -29,7 +28,7 @@ def store(connection: sqlite3.Connection, results: Sequence[StoredResult], now: 
     rows: dict[str, tuple[str, str, float | None, bytes]] = {}
     for result in results:
         task_id, state = result.task_id, result.state
-        stored.append(not states.stays(kept.get(task_id), state))
+        stored.append(not result.yields_to(kept.get(task_id)))
         if stored[-1]:
             kept[task_id] = state
             rows[task_id] = task_id, state, None if result.ttl is None else now + result.ttl, result.document

@@ -21,39 +21,50 @@ LOOKED_AT = 1000
 
 def open_chords(connection: sqlite3.Connection, openings: Sequence[ChordOpening], now: float) -> None:
     for opening in openings:
-        forget_old(connection, opening.group_id, now, also_done=True)
+        forget_old(connection, opening.group_id, now)
+        chord = read(connection, opening.group_id)
+        if chord is not None and (chord.done is not None or chord.verdict is not None):
+            if opening.token and chord.opener == opening.token:
+                continue
+            forget_old(connection, opening.group_id, now, also_closed=True)
         connection.execute(
-            """INSERT INTO chords (group_id, size, expires) VALUES (?, ?, ?)
+            """INSERT INTO chords (group_id, size, expires, opener) VALUES (?, ?, ?, ?)
             ON CONFLICT (group_id) DO UPDATE
-            SET size = ifnull(excluded.size, size), expires = excluded.expires, told = 0, verdict = NULL""",
-            (opening.group_id, opening.size, end(opening.ttl, now)),
+            SET size = ifnull(excluded.size + added, size), expires = excluded.expires, opener = excluded.opener,
+                told = 0, doomed = NULL""",
+            (opening.group_id, opening.size, end(opening.ttl, now), opening.token),
         )
         _watch(connection, opening.group_id, opening.body, opening.ttl, now)
         _sending(connection, opening, now)
 
 
-def amend(connection: sqlite3.Connection, openings: Sequence[ChordOpening], now: float) -> None:
+def amend(connection: sqlite3.Connection, openings: Sequence[ChordOpening], now: float) -> list[bool]:
+    amended = []
     for opening in openings:
         forget_old(connection, opening.group_id, now)
         # All parts may be there already.
-        amended = connection.execute(
-            """UPDATE chords SET size = ifnull(?, size), expires = ?, look = ?
+        changed = connection.execute(
+            """UPDATE chords SET size = ifnull(? + added, size), expires = ?, life = ?, look = ?
             WHERE group_id = ? AND done IS NULL AND verdict IS NULL AND opened IS NOT NULL""",
-            (opening.size, end(opening.ttl, now), now, opening.group_id),
+            (opening.size, end(opening.ttl, now), opening.ttl, now, opening.group_id),
         )
-        if amended.rowcount:
+        amended.append(changed.rowcount == 1)
+        if amended[-1]:
             _sending(connection, opening, now)
+    return amended
 
 
 def adopt(connection: sqlite3.Connection, part: ChordPart, now: float) -> None:
     """What the chord's part knows of it."""
     chord = read(connection, part.group_id)
-    if part.body and chord is not None and chord.done is None and not _body(connection, part.group_id):
+    if chord is None or chord.done is not None or chord.verdict is not None:
+        return
+    if part.body and not _body(connection, part.group_id):
         _watch(connection, part.group_id, part.body, part.ttl, now)
 
 
 def _watch(connection: sqlite3.Connection, group_id: str, body: bytes, ttl: float | None, now: float) -> None:
-    look = rules.first_look(now, math.inf if ttl is None else ttl, None)
+    look = rules.first_look(now, math.inf if ttl is None else ttl)
     connection.execute(
         "UPDATE chords SET opened = ?, life = ?, look = ? WHERE group_id = ?", (now, ttl, look, group_id)
     )
@@ -77,22 +88,29 @@ def due(connection: sqlite3.Connection, now: float) -> bool:
     return bool(connection.execute("SELECT 1 FROM chords WHERE look <= ? LIMIT 1", (now,)).fetchall())
 
 
-def overdue(connection: sqlite3.Connection, patience: float, limit: int, now: float) -> list[OverdueChord]:
+def overdue(
+    connection: sqlite3.Connection, patience: float, limit: int, now: float
+) -> tuple[list[OverdueChord], bool]:
+    """And whether there are others to look at."""
     rows = connection.execute(
-        """SELECT group_id, counted, size + added, opened, ifnull(expires, ?), ifnull(life, ?), held,
+        """SELECT group_id, counted, size, opened, ifnull(expires, ?), ifnull(life, ?), held,
             bound IS NOT NULL, sending, told
-        FROM chords WHERE look <= ? AND (expires IS NULL OR expires > ?) ORDER BY look LIMIT ?""",
+        FROM chords WHERE look <= ? AND (expires IS NULL OR expires > ?) AND done IS NULL ORDER BY look LIMIT ?""",
         (math.inf, math.inf, now, now, LOOKED_AT),
     ).fetchall()
     found: list[OverdueChord] = []
+    size = 0
     for row in rows:
-        if len(found) == limit:
+        if len(found) == limit or size > rules.ENOUGH:
             break
         if told := _look(connection, row, now, patience):
             found.append(told)
+            size += len(told.body)
     # Those that were forgotten meanwhile are cleaned up with all others.
-    connection.execute("UPDATE chords SET look = NULL WHERE look <= ? AND expires <= ?", (now, now))
-    return found
+    # An earlier layout closes chords without knowing of looks.
+    over = "UPDATE chords SET look = NULL WHERE look <= ? AND (expires <= ? OR done IS NOT NULL)"
+    connection.execute(over, (now, now))
+    return found, len(rows) == LOOKED_AT
 
 
 def _look(connection: sqlite3.Connection, row: Sequence[Any], now: float, patience: float) -> OverdueChord | None:
@@ -104,10 +122,10 @@ def _look(connection: sqlite3.Connection, row: Sequence[Any], now: float, patien
         looking = "UPDATE chords SET look = ? WHERE group_id = ?"
         connection.execute(looking, (rules.next_look(seen, now, patience), group_id))
         return None
-    look, margin = rules.next_telling(told + 1, life, now, patience), rules.margin_of(life, patience)
+    look = rules.next_telling(told + 1, now, patience)
+    kept = max(expires, rules.kept_until(life, told + 1, now, patience))
     connection.execute(
-        """UPDATE chords SET look = ?, told = told + 1, margin = ifnull(?, margin), expires = max(expires, ?)
-        WHERE group_id = ?""",
-        (look, margin if why == "expired" else None, now + margin, group_id),
+        "UPDATE chords SET look = ?, told = told + 1, doomed = ?, expires = ? WHERE group_id = ?",
+        (look, kept if why == "expired" else None, None if kept == math.inf else kept, group_id),
     )
     return OverdueChord(group_id, body, why, told + 1, counted, size, now - opened)

@@ -174,7 +174,7 @@ class MemoryStore:
         )
 
     def finish(self, finish: Finish, now: float) -> bool:
-        if self._held.pop(finish.delivery.tag, None) is None:
+        if finish.delivery is not None and self._held.pop(finish.delivery.tag, None) is None:
             return False
         self.send(finish.send, now)
         if finish.dead is not None:

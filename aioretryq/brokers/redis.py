@@ -19,7 +19,7 @@ from aioretryq.brokers.redis_bindings import Bindings
 from aioretryq.brokers.redis_bus import RedisBus
 from aioretryq.brokers.redis_channels import Channels
 from aioretryq.brokers.redis_dead import DeadLetters
-from aioretryq.brokers.redis_finishing import LARGE, RedisResults, lost_parcel, script
+from aioretryq.brokers.redis_finishing import LARGE, RedisResults, lost_parcel, receipt, script
 from aioretryq.brokers.redis_history import history
 from aioretryq.brokers.redis_keys import BUCKETS, OUR_TAG, SEP, Keys, tag_of, unacked_suffix
 from aioretryq.brokers.redis_parking import Parking
@@ -195,7 +195,7 @@ class RedisBroker:
         if not finishes:
             return []
         await self._session.declare(message.queue for finish in finishes for message in finish.send)
-        with self._answers.batch(*[finish.delivery.tag for finish in finishes]) as batch:
+        with self._answers.batch(*map(receipt, finishes)) as batch:
             try:
                 done = await self._finish(finishes, batch, LARGE)
             except BrokerUnavailable as error:

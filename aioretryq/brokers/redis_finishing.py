@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from aioretryq.backends.redis_chords import RedisChords
     from aioretryq.brokers.redis_keys import Keys
-    from aioretryq.message import ChordPart, Finish, StoredResult
+    from aioretryq.message import ChordClaim, ChordPart, Finish, StoredResult
 
 
 LARGE = 4096
@@ -42,29 +42,40 @@ class RedisResults(Protocol):
 
 
 class _Parts:
-    """Parts of chords as records: chords are numbered, each with the seconds that it is to live."""
+    """Parts of chords, and chords that are closed, as records: chords are numbered, each with the seconds that it is
+    to live, and whether a part brings its body."""
 
     def __init__(self, results: RedisResults | None) -> None:
         self._results = results
         self._numbers: dict[str, int] = {}
         self.keys: list[str] = []
-        self._lives: list[int] = []
+        self._known: list[int] = []
 
-    def encode(self, part: ChordPart) -> tuple[int, str, bytes]:
-        number = self._numbers.get(part.group_id)
+    def _number(self, group_id: str, ttl: float | None) -> int:
+        number = self._numbers.get(group_id)
         if number is None:
             assert self._results is not None
-            number = self._numbers[part.group_id] = len(self._numbers) + 1
-            self.keys += self._results.chords.counting_keys(part.group_id)
-            self._lives.append(0 if part.ttl is None else max(1, ceil(part.ttl)))
+            number = self._numbers[group_id] = len(self._numbers) + 1
+            self.keys += self._results.chords.counting_keys(group_id)
+            self._known += (0 if ttl is None else max(1, ceil(ttl)), 0)
+        return number
+
+    def encode(self, part: ChordPart) -> tuple[int, str, bytes]:
+        number = self._number(part.group_id, part.ttl)
+        if part.body is not None:
+            self._known[2 * number - 1] = 1
         position = "+inf" if part.index is None else part.index
         return -number, f"{part.task_id}:{position}", part.content
 
+    def closed(self, claim: ChordClaim) -> tuple[str, str, str]:
+        return f"c{self._number(claim.group_id, None)}", claim.group_id, claim.token
+
     @property
-    def head(self) -> list[int]:
-        if self._results is None or not self._lives:
+    def head(self) -> list[Any]:
+        if self._results is None or not self._known:
             return [0]
-        return [len(self._lives), int(self._results.chords.ordered), *self._lives]
+        chords = self._results.chords
+        return [len(self._numbers), int(chords.ordered), chords.index, *self._known]
 
 
 def script(
@@ -78,8 +89,9 @@ def script(
     parcels: list[Parcel] = []
     args: list[Any] = []
     for finish in finishes:
+        tag = "" if finish.delivery is None else finish.delivery.tag
         if (result := finish.result) is None:
-            args += (finish.delivery.tag, 0, "-")
+            args += (tag, 0, "-")
         else:
             assert results is not None
             found.append(results.key(result.task_id))
@@ -87,8 +99,11 @@ def script(
             if len(document) >= large:
                 parcels.append(("SET", f"{keys.finished}:{batch[0]}:{len(parcels)}", document, "PX", PARCEL_LIFE))
                 document = b""
-            args += (finish.delivery.tag, 0, _life(result), document, int(states.stays(states.REVOKED, result.state)))
+            args += (tag, 0, _life(result), document, int(result.yields_to(states.REVOKED)))
         number = len(args) - (2 if result is None else 4)
+        for claim in finish.closes:
+            args += parts.closed(claim)
+            args[number] += 1
         for part in finish.parts:
             args += parts.encode(part)
             args[number] += 1
@@ -101,6 +116,12 @@ def script(
     names = [*keys.held, *keys.dead, keys.finished, *targets.numbers, *parts.keys, *found]
     names += [parcel[1] for parcel in parcels]
     return names, [targets.kinds, len(parcels), *batch, *parts.head, *args], parcels
+
+
+def receipt(finish: Finish) -> str:
+    """What tells it from all others: the message's, or the right to send what it sends."""
+    delivery = finish.delivery
+    return delivery.tag if delivery is not None else " ".join(claim.token for claim in finish.closes)
 
 
 def lost_parcel(error: BaseException) -> bool:

@@ -157,10 +157,14 @@ class Finished(NamedTuple):
 
 
 def finish(connection: sqlite3.Connection, finishes: Sequence[Finish], now: float) -> Finished:
-    held = _held(connection, [finish.delivery.tag for finish in finishes])
-    mine = [held.pop(finish.delivery.tag, None) for finish in finishes]
-    done: list[bool | None] = [number is not None for number in mine]
+    held = _held(connection, [finish.delivery.tag for finish in finishes if finish.delivery is not None])
+    mine = [None if finish.delivery is None else held.pop(finish.delivery.tag, None) for finish in finishes]
+    done: list[bool | None] = [
+        number is not None or finish.delivery is None for number, finish in zip(mine, finishes, strict=True)
+    ]
     for n, finish in enumerate(finishes):
+        if done[n] and finish.closes and not sqlite_parts.close(connection, finish.closes, now):
+            done[n] = None
         if done[n] and finish.parts and not sqlite_parts.count(connection, finish.parts, now):
             done[n] = None
     for marks, numbers in in_lists([number for n, number in enumerate(mine) if number is not None and done[n]]):

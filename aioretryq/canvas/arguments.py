@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from aioretryq.errors import NotRegistered
 from aioretryq.protocol.members import Members
 from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, Node, merged_arguments
+from aioretryq.workflows.check import check_depth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     Args = tuple[Any, ...]
     Kwargs = Mapping[str, Any]
 
+FEW = 100
+
 
 def checked(node: Node, args: Args, kwargs: Kwargs, queue: TaskQueue) -> Node:
-    """The same; TypeError where a known task cannot be called so. Members from a generator are checked when read."""
+    """The same; TypeError where a known task cannot be called so. Of many members each is checked when it is read."""
     return _Check(queue).checked(node, args, kwargs)
 
 
@@ -41,10 +44,15 @@ class _Check:
             self._call(merged_arguments(node, args, kwargs))
             return node
         own = merged_arguments(node, args, kwargs)
-        if isinstance(node.steps, Members):
-            return replace(node, steps=node.steps.map(lambda member: self.checked(member, own.args, own.kwargs)))
+        if isinstance(node.steps, Members) or len(node.steps) > FEW:
+            members = node.steps if isinstance(node.steps, Members) else Members(node.steps)
+            return replace(node, steps=members.map(lambda member: self._made(member, own)))
         steps = [self.checked(member, own.args, own.kwargs) for member in node.steps]
         return node if all(map(is_, steps, node.steps)) else replace(node, steps=tuple(steps))
+
+    def _made(self, member: Node, group: Node) -> Node:
+        check_depth(member)
+        return self.checked(member, group.args, group.kwargs)
 
     def _chain(self, node: Node, args: Args, kwargs: Kwargs) -> Node:
         own, steps = merged_arguments(node, args, kwargs), tuple(node.steps)

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from aioretryq.calling import Callee
-from aioretryq.canvas.joining import Joining, chain_of, chord_node
+from aioretryq.canvas.apps import FirstApp, app_of
 from aioretryq.canvas.kinds import Chain, Chord, Group
-from aioretryq.canvas.signature import Signature, of_node, tells_headers
+from aioretryq.canvas.signature import Signature, composed, of_node
 from aioretryq.linking import checked_options, node_of, node_of_call
 from aioretryq.protocol.members import Members
-from aioretryq.protocol.signature import CHAIN, GROUP, group_of
-from aioretryq.task import Task
+from aioretryq.protocol.signature import CHAIN, GROUP, Node, chain_of, chord_of, group_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from aioretryq.calling import Link
-    from aioretryq.canvas.signature import App
+    from aioretryq.canvas.apps import App
 
     R = TypeVar("R")
     T = TypeVar("T")
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 @overload
 def signature(
     of: str,
-    args: Sequence[Any] = (),
+    args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     *,
@@ -44,7 +43,7 @@ def signature(of: Signature[R, T], *, app: App = None) -> Signature[R, T]: ...
 def signature(of: Link, *, app: App = None) -> Signature[Any, Any]: ...
 def signature(
     of: str | Link,
-    args: Sequence[Any] = (),
+    args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     *,
@@ -54,12 +53,13 @@ def signature(
 ) -> Signature[Any, Any]:
     """A call of the task of that name; or what a dictionary, a task or a signature of Celery's says.
 
-    Raises ConfigError for options that no call has, ProtocolError for a dictionary that is no signature.
+    Raises ConfigError for no name and for options that no call has, ProtocolError for a dictionary that is no
+    signature, TypeError for arguments that are none.
     """
     if isinstance(of, str):
         given = {**(options or {}), **more}
-        return Signature(node_of_call(of, args, kwargs or {}, given, immutable=immutable), app)
-    return of_node(node_of(of), app or _app_of(of))
+        return Signature(node_of_call(of, args, kwargs, given, immutable=immutable), app)
+    return of_node(node_of(of), app or app_of(of))
 
 
 @overload
@@ -80,8 +80,8 @@ def chain(*tasks: Any, **options: Any) -> Signature[Any, Any]:
     given = list(_one_or_many(tasks))
     nodes, app = [node_of(each) for each in given], _first_app(given)
     if options or (len(tasks) == 1 and _is_one(tasks[0])):
-        return Chain(chain_of(nodes, checked_options(options, "celery.chain")), app)
-    return of_node(Joining(errbacks_in_header=tells_headers(app)).folded(nodes), app)
+        return Chain(chain_of(nodes, **checked_options(options, "celery.chain")), app)
+    return composed(lambda joining: joining.folded(nodes), app)
 
 
 @overload
@@ -97,7 +97,8 @@ def group(*tasks: Any, **options: Any) -> Group[Any]:
     they are more than a thousand, is a ConfigError.
     """
     if len(tasks) == 1 and isinstance(tasks[0], Iterator):
-        return Group(group_of(Members(tasks[0], node_of), **checked_options(options, "celery.group")))
+        made = Members[Any](tasks[0])
+        return Group(group_of(made.map(node_of), **checked_options(options, "celery.group")), FirstApp(made))
     given = list(_one_or_many(tasks))
     nodes = [node_of(each) for each in given]
     steps = nodes[0].steps if len(tasks) == 1 and _is_one(tasks[0]) and nodes[0].kind == GROUP else nodes
@@ -117,11 +118,18 @@ def chord(header: Any, body: Any = None, **options: Any) -> Chord[Any, Any]:
     last = None if body is None else node_of(body)
     given = checked_options(options, "celery.chord")
     if isinstance(header, Iterator):
-        return Chord(chord_node(Members(header, node_of), last, given), _app_of(body))
+        made = Members[Any](header)
+        return Chord(chord_of(group_of(made.map(node_of)), last, **given), FirstApp(made, app_of(body)))
     parts = list(_one_or_many((header,)))
     nodes = [node_of(each) for each in parts]
-    steps = nodes[0].steps if _is_one(header) and nodes[0].kind in (GROUP, CHAIN) else tuple(nodes)
-    return Chord(chord_node(steps, last, given), _first_app([*parts, body]))
+    return Chord(chord_of(_header(nodes, _is_one(header)), last, **given), _first_app([*parts, body]))
+
+
+def _header(nodes: list[Node], one: bool) -> Node:
+    """A group keeps its options, where Celery forgets them; those of a chain are for its steps as such."""
+    if one and nodes[0].kind == GROUP:
+        return nodes[0]
+    return group_of(nodes[0].steps if one and nodes[0].kind == CHAIN else nodes)
 
 
 def _one_or_many(tasks: Sequence[Any]) -> Iterable[Any]:
@@ -139,8 +147,4 @@ def _is_one(value: Any) -> bool:
 
 
 def _first_app(values: Iterable[Any]) -> App:
-    return next((app for app in map(_app_of, values) if app is not None), None)
-
-
-def _app_of(value: Any) -> App:
-    return value._app if isinstance(value, Signature | Task) else None
+    return next((app for app in map(app_of, values) if app is not None), None)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aioretryq.eager import no_sleep
-from aioretryq.workflows import in_place
+from aioretryq.workflows import eager
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,15 +26,20 @@ if TYPE_CHECKING:
 
 
 async def apply(
-    signature: Signature[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-) -> in_place.Result | None:
+    signature: Signature[Any, Any],
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> eager.Result | None:
     """The result of the last thing in it, with its parents; None of an empty chain.
 
     The waits between retries are skipped unless `sleep=anyio.sleep` is given. With `throw=True` the first exception
-    of a task is raised, and nothing runs after it. Other options are those of `apply_async`.
+    of a task is raised, and nothing runs after it. Other options are those of `apply_async`; raises what that raises
+    for a workflow that cannot be.
     """
     given = dict(options)
     sleep, throw = given.pop("sleep", None) or no_sleep, given.pop("throw", None)
     app = signature.app
     throw = app.conf.task_eager_propagates if throw is None else throw
-    return await in_place.apply(app, signature.node, args, kwargs, given, sleep=sleep, throw=throw)
+    called = signature.called(args, kwargs, given)
+    return await eager.apply(app, called.node, called.args, called.kwargs, called.options, sleep=sleep, throw=throw)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from msgspec.structs import replace
 
-from aioretryq.canvas.signature import Signature, of_node
-from aioretryq.errors import ConfigError
-from aioretryq.linking import node_of
+from aioretryq.canvas.signature import Called, Signature, of_node
+from aioretryq.linking import arguments_of, node_of
 from aioretryq.protocol.members import Members
 from aioretryq.protocol.signature import Node, group_of, steps_of
 
@@ -18,14 +17,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
-    from aioretryq.calling import CallKeywords
-    from aioretryq.canvas.joining import Steps
+    from aioretryq.calling import CallKeywords, Link
     from aioretryq.results.group import GroupResult
     from aioretryq.results.result import AsyncResult
+    from aioretryq.workflows.shapes import Steps
 
     R = TypeVar("R", covariant=True)
     T = TypeVar("T", covariant=True, default=AsyncResult[R])
     M = TypeVar("M")
+    B = TypeVar("B")
+    U = TypeVar("U")
     _GroupOf = Signature[list[M], GroupResult[M]]
 else:
     _GroupOf = Signature
@@ -88,20 +89,24 @@ class Chord(Signature["R", "T"], kind="chord"):
     def body(self) -> Signature[R, T] | None:
         return None if self._node.body is None else of_node(self._node.body, self._app)
 
-    def __call__(self, body: Any = None, **options: Any) -> Coroutine[Any, Any, T]:
+    @overload
+    def __call__(self, body: None = None, **options: Unpack[CallKeywords]) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(self, body: Signature[B, U], **options: Unpack[CallKeywords]) -> Coroutine[Any, Any, U]: ...
+    @overload
+    def __call__(self, body: Link, **options: Unpack[CallKeywords]) -> Coroutine[Any, Any, Any]: ...
+    def __call__(self, body: Any = None, **options: Any) -> Coroutine[Any, Any, Any]:
         """Send it; with this as its body. Await it."""
         return self.apply_async((), {"body": body} if body is not None else None, **options)
 
-    async def apply_async(
-        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallKeywords]
-    ) -> T:
-        """See `Signature.apply_async`. `kwargs={"body": ...}` gives it another body."""
-        given = dict(kwargs or {})
-        body = given.pop("body", None)
-        if body is None and self._node.body is None:
-            raise ConfigError("A chord needs a body: chord(header, body), or chord(header)(body). Nothing was sent.")
+    def called(
+        self, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> Called:
+        """See `Signature.called`. `kwargs={"body": ...}` gives it another body."""
+        positional, named = arguments_of(args, kwargs, self.task)
+        body, given = named.get("body"), {name: value for name, value in named.items() if name != "body"}
         whole = self if body is None else self._of(replace(self._node, body=node_of(body)))
-        return await super(Chord, whole).apply_async(args, given, **options)
+        return super(Chord, whole).called(positional, given, options)
 
 
 def _skewed(steps: Iterable[Node], start: float, stop: float | None, step: float) -> Iterator[Node]:

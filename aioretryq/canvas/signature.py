@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, overload
 
+from msgspec import Struct
 from msgspec.structs import replace
 
+from aioretryq.calling import CallOptions, check_stamps
 from aioretryq.canvas import joining
+from aioretryq.canvas.apps import app_of, either, queue_of, tells_headers
 from aioretryq.canvas.joining import Joining
 from aioretryq.canvas.wording import worded
 from aioretryq.errors import ConfigError
 from aioretryq.lazy import Lazy
-from aioretryq.linking import checked_options, node_of, plain, written
+from aioretryq.linking import TOO_DEEP, arguments_of, checked_options, kept, node_of, plain, with_signatures, written
+from aioretryq.protocol.members import Members
 from aioretryq.protocol.signature import (
     TASK,
     Node,
     as_dict,
+    listed,
     merged_arguments,
     merged_options,
     read_signature,
 )
-from aioretryq.registration import current_queue
-from aioretryq.workflows.shapes import link, link_error, listed
+from aioretryq.workflows.check import check_depth
+from aioretryq.workflows.shapes import link, link_error
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from typing import Generic, Unpack
 
     from typing_extensions import TypeVar
 
     from aioretryq.app import TaskQueue
     from aioretryq.calling import CallKeywords, Link
-    from aioretryq.canvas import arguments, drawing, eager, stamping
+    from aioretryq.canvas import arguments, eager, stamping
+    from aioretryq.canvas.apps import App
     from aioretryq.canvas.stamping import StampingVisitor
+    from aioretryq.drawing import pictures
     from aioretryq.results.result import AsyncResult
     from aioretryq.task import Task
     from aioretryq.workflows import sending
@@ -44,13 +51,12 @@ if TYPE_CHECKING:
     T = TypeVar("T", covariant=True, default=AsyncResult[R])
     S = TypeVar("S")
     U = TypeVar("U")
-    App = TaskQueue | Callable[[], TaskQueue] | None
 
     class _Reading(Mapping[str, Any], Generic[R, T]):
         """Of a value R, which comes as T: an AsyncResult, of groups a GroupResult."""
 else:
     _Reading = Mapping
-    drawing = Lazy("aioretryq.canvas.drawing")
+    pictures = Lazy("aioretryq.drawing.pictures")
     eager = Lazy("aioretryq.canvas.eager")
     arguments = Lazy("aioretryq.canvas.arguments")
     sending = Lazy("aioretryq.workflows.sending")
@@ -85,8 +91,8 @@ class Signature(_Reading["R", "T"]):
 
     def to_dict(self) -> dict[str, Any]:
         """As Celery's canvas writes it: task, args, kwargs, options, subtask_type, immutable."""
-        found = as_dict(self.node)
-        return {**found, "kwargs": dict(found["kwargs"]), "options": dict(found["options"])}
+        found: dict[str, Any] = kept(as_dict(self.node))
+        return found
 
     __json__ = to_dict
 
@@ -98,9 +104,14 @@ class Signature(_Reading["R", "T"]):
         return self._node
 
     @property
+    def part(self) -> Node:
+        """What it is as a part of a workflow."""
+        return self.node
+
+    @property
     def app(self) -> TaskQueue:
         """The queue it is sent by: its task's, else the current one."""
-        return _queue_of(self._app)
+        return queue_of(self._app)
 
     @property
     def task(self) -> str:
@@ -116,16 +127,18 @@ class Signature(_Reading["R", "T"]):
 
     @property
     def args(self) -> tuple[Any, ...]:
-        return self._node.args
+        """The positional arguments that it has, without those that it is given when it is called."""
+        return tuple(map(kept, self._node.args))
 
     @property
     def kwargs(self) -> Mapping[str, Any]:
+        """The arguments by name; of a workflow what it is made of, as Celery writes it."""
         return MappingProxyType(self.to_dict()["kwargs"])
 
     @property
     def options(self) -> Mapping[str, Any]:
         """Options of the call, by Celery's names."""
-        return MappingProxyType(self._node.options)
+        return MappingProxyType({name: kept(value) for name, value in self._node.options.items()})
 
     @property
     def immutable(self) -> bool:
@@ -134,6 +147,7 @@ class Signature(_Reading["R", "T"]):
 
     @property
     def subtask_type(self) -> str | None:
+        """`chain`, `group`, `chord`, `chunks`, ...; None of a call."""
         return self._node.subtask_type
 
     @property
@@ -143,9 +157,12 @@ class Signature(_Reading["R", "T"]):
 
     # -- another one
 
-    def clone(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Self:
+    def clone(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Self:
         """With these arguments before its own, and these options; immutable, with the options only."""
-        node = joining.with_arguments(self._node, tuple(args), kwargs or {})
+        positional, named = arguments_of(args, kwargs, self.task)
+        node = joining.with_arguments(self._node, kept(positional), kept(dict(named)))
         given = checked_options(options, self.task, self._stamped()) if options else {}
         return self._of(replace(node, options=merged_options(node, given)))
 
@@ -161,10 +178,11 @@ class Signature(_Reading["R", "T"]):
         changed: dict[str, Any] = {}
         if (args is not None or kwargs is not None) and self._node.kind != TASK:
             raise ConfigError(f"The arguments of a {self._node.kind} are those of what is in it: use clone().")
+        positional, named = arguments_of(args, kwargs, self.task)
         if args is not None:
-            changed["args"] = tuple(args)
+            changed["args"] = kept(positional)
         if kwargs is not None:
-            changed["kwargs"] = dict(kwargs)
+            changed["kwargs"] = kept(dict(named))
         if options is not None:
             changed["options"] = checked_options(options, self.task)
         return self._of(replace(self._node, **changed))
@@ -224,15 +242,14 @@ class Signature(_Reading["R", "T"]):
             right = node_of(other)
         except TypeError:
             return NotImplemented
-        app = self._app or getattr(other, "_app", None)
-        return of_node(Joining(errbacks_in_header=tells_headers(app)).joined(self._node, right), app)
+        return composed(lambda joining: joining.joined(self.part, right), either(self._app, app_of(other)))
 
     def __ror__(self, other: Mapping[str, Any]) -> Signature[R, T]:
         try:
             left = node_of(other)
         except TypeError:
             return NotImplemented
-        return of_node(Joining(errbacks_in_header=tells_headers(self._app)).joined(left, self._node), self._app)
+        return composed(lambda joining: joining.joined(left, self.part), self._app)
 
     # -- sending
 
@@ -241,15 +258,28 @@ class Signature(_Reading["R", "T"]):
         return await self.apply_async(args, kwargs)
 
     async def apply_async(
-        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallKeywords]
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallKeywords],
     ) -> T:
         """Send it: the result of the last thing in it; its `parent` is that of what is before.
 
         The arguments come before those of its first call, or calls. Options reach every call in it that has none of
         that name. Raises what `Task.apply_async` raises.
         """
-        node = arguments.checked(self.node, tuple(args), kwargs or {}, self.app)
-        return cast("T", await sending.start(self.app, node, args, kwargs, options))
+        called = self.called(args, kwargs, options)
+        return cast("T", await sending.start(self.app, called.node, called.args, called.kwargs, called.options))
+
+    def called(
+        self, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> Called:
+        """What is sent, or run in place, when it is called with these. Raises what is wrong with that."""
+        positional, named = map(kept, arguments_of(args, kwargs, self.task))
+        given = with_signatures(options, self.task)
+        check_stamps(CallOptions.of(given, self.task).stamps or (), self.task)
+        check_depth(self.node)
+        return Called(arguments.checked(self.node, positional, named, self.app), positional, named, given)
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.delay().__await__()
@@ -261,18 +291,28 @@ class Signature(_Reading["R", "T"]):
         merged = merged_arguments(self._node, args, kwargs)
         return self.type(*merged.args, **merged.kwargs)
 
-    async def apply(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    async def apply(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
         """Run it here and now, without a broker; the results are there when this returns. See `Task.apply`."""
-        return await eager.apply(self, args, kwargs or {}, options)
+        return await eager.apply(self, args, kwargs, options)
 
     def draw(self, kind: str = "mermaid") -> str:
         """A picture of it, as text for Mermaid, or with `kind="dot"` for Graphviz."""
-        return drawing.draw(drawing.tree_of(self), kind)
+        return pictures.draw(pictures.tree_of(self), kind)
 
     # -- reading it as a dictionary
 
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]
+
+    if not TYPE_CHECKING:  # checkers know that of Mapping, which needs a key
+
+        def get(self, key: Any = None, default: Any = None, **others: Any) -> Any:
+            """Of the dictionary: `get(name, default)`. A value has the result of what was sent."""
+            if others or not isinstance(key, str):
+                raise TypeError(f"This is not sent yet: `await (await signature.delay()).get()`. It is {self!r}.")
+            return super().get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(_KEYS)
@@ -282,7 +322,7 @@ class Signature(_Reading["R", "T"]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Signature):
-            return self.node == other.node
+            return self.node == other.node or _comparable(self.node) == _comparable(other.node)
         return isinstance(other, Mapping) and _as_lists(self.to_dict()) == _as_lists(other)
 
     def __repr__(self) -> str:
@@ -314,18 +354,30 @@ def of_node(node: Node, app: App = None) -> Signature[Any, Any]:
     return Signature.kinds.get(node.subtask_type, Signature)(node, app)
 
 
-def tells_headers(app: App) -> bool:
-    """Whether errbacks of a chord are told of the failures of its header by the header itself, too."""
+class Called(Struct, frozen=True):
+    """A signature with what it is called with."""
+
+    node: Node
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+def composed(join: Callable[[Joining], Node], app: App) -> Signature[Any, Any]:
+    """What is made of several."""
     try:
-        return _queue_of(app).conf.task_allow_error_cb_on_chord_header
-    except ConfigError:  # there is no queue yet
-        return False
+        return of_node(join(Joining(errbacks_in_header=tells_headers(app))), app)
+    except RecursionError:
+        raise ConfigError(TOO_DEEP) from None
 
 
-def _queue_of(app: App) -> TaskQueue:
-    if app is None:
-        return current_queue()
-    return app() if callable(app) else app
+def _comparable(node: Node) -> tuple[Any, ...]:
+    """As what it reads. Members of a generator are not made for that."""
+    steps = node.steps if isinstance(node.steps, Members) else [_comparable(step) for step in node.steps]
+    body = None if node.body is None else _comparable(node.body)
+    own = (node.task, node.subtask_type, node.immutable, node.listed and not node.header)
+    values = (node.args, node.kwargs, node.options, node.header)
+    return (*own, *map(_as_lists, values), steps, body)
 
 
 def _as_lists(value: Any) -> Any:

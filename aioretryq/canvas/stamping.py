@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from aioretryq.canvas.joining import each
+from aioretryq.calling import check_stamps
 from aioretryq.canvas.signature import Signature, of_node
 from aioretryq.linking import node_of
-from aioretryq.protocol.signature import Node, as_dict
-from aioretryq.workflows.shapes import listed
+from aioretryq.protocol.saferepr import saferepr
+from aioretryq.protocol.signature import Node, as_dict, listed
+from aioretryq.workflows.shapes import each_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aioretryq.canvas.signature import App
+    from aioretryq.canvas.apps import App
 
 Stamps = dict[str, Any]
 
@@ -33,15 +34,19 @@ class StampingVisitor(ABC):
         """Each call."""
 
     def on_group_start(self, group: Signature[Any, Any], **headers: Any) -> Stamps | None:
+        """Each group, before its members: they get these stamps, too."""
         return {}
 
     def on_group_end(self, group: Signature[Any, Any], **headers: Any) -> None:
+        """After its members."""
         return
 
     def on_chain_start(self, chain: Signature[Any, Any], **headers: Any) -> Stamps | None:
+        """Each chain, before its steps: they get these stamps, too."""
         return {}
 
     def on_chain_end(self, chain: Signature[Any, Any], **headers: Any) -> None:
+        """After its steps."""
         return
 
     def on_chord_header_start(self, sig: Any, **headers: Any) -> Stamps | None:
@@ -49,6 +54,7 @@ class StampingVisitor(ABC):
         return self.on_group_start(sig.header, **headers)
 
     def on_chord_header_end(self, sig: Any, **headers: Any) -> None:
+        """With the chord, after the members of its header."""
         self.on_group_end(sig.header, **headers)
 
     def on_chord_body(self, sig: Any, **headers: Any) -> Stamps | None:
@@ -66,6 +72,7 @@ class StampingVisitor(ABC):
 
 def stamped(node: Node, visitor: StampingVisitor | None, stamps: Stamps, *, append: bool, app: App = None) -> Node:
     """With the stamps, and those of the visitor, on every call in it."""
+    _check(stamps)
     return _Round(visitor, append, app).stamped(node, stamps)
 
 
@@ -73,6 +80,7 @@ def links_stamped(
     node: Node, visitor: StampingVisitor | None, stamps: Stamps, *, append: bool, app: App = None
 ) -> Node:
     """On what is linked to it only."""
+    _check(stamps)
     return _Round(visitor, append, app).with_links(node, stamps)
 
 
@@ -80,6 +88,9 @@ class _Round:
     """One walk of a visitor through a workflow."""
 
     def __init__(self, visitor: StampingVisitor | None, append: bool, app: App) -> None:
+        if visitor is not None and not hasattr(visitor, "on_signature"):
+            given = saferepr(visitor, 100)
+            raise TypeError(f"Stamps are given by name, `stamp(tenant='a')`, or by a visitor: {given} is none.")
         self._visitor = visitor
         self._append = append
         self._app = app
@@ -111,21 +122,21 @@ class _Round:
     def _group(self, node: Node, stamps: Stamps) -> Node:
         found = self._merged(node, self._asked("on_group_start", node, stamps), stamps)
         node = self.with_links(node, found)
-        node = replace(node, steps=each(node.steps, lambda member: self.stamped(member, found)))
+        node = replace(node, steps=each_of(node.steps, lambda member: self.stamped(member, found)))
         self._asked("on_group_end", node, found)
         return node
 
     def _chain(self, node: Node, stamps: Stamps) -> Node:
         found = self._merged(node, self._asked("on_chain_start", node, stamps), stamps)
         node = self.with_links(node, found)
-        node = replace(node, steps=each(node.steps, lambda step: self.stamped(step, found)))
+        node = replace(node, steps=each_of(node.steps, lambda step: self.stamped(step, found)))
         self._asked("on_chain_end", node, found)
         return node
 
     def _chord(self, node: Node, stamps: Stamps) -> Node:
         found = self._merged(node, self._asked("on_chord_header_start", node, stamps), stamps)
         node = self.with_links(node, found)
-        node = replace(node, steps=each(node.steps, lambda part: self.stamped(part, found)))
+        node = replace(node, steps=each_of(node.steps, lambda part: self.stamped(part, found)))
         self._asked("on_chord_header_end", node, found)
         if node.body is None:
             return node
@@ -137,7 +148,9 @@ class _Round:
         if self._visitor is None:
             return None
         answer: Stamps | None = getattr(self._visitor, method)(of_node(node, self._app), **_copied(stamps))
-        return dict(answer or {})
+        found = dict(answer or {})
+        _check(found)
+        return found
 
     def _merged(self, node: Node | None, answered: Stamps | None, stamps: Stamps) -> Stamps:
         """All stamps of a node: from further out, the visitor's, and those that it has; the first found wins."""
@@ -151,6 +164,10 @@ class _Round:
             own = {name: node.options[name] for name in names if name in node.options}
             found = _with({**found, "stamped_headers": names}, own, self._append)
         return {**found, "stamped_headers": list(dict.fromkeys(found["stamped_headers"]))}
+
+
+def _check(stamps: Stamps) -> None:
+    check_stamps(stamps.get("stamped_headers", stamps) or (), "a workflow that is stamped")
 
 
 def _with(stamps: Stamps, more: Mapping[str, Any], append: bool) -> Stamps:

@@ -22,7 +22,10 @@ def worded(node: Node, *, inside: bool = False) -> str:
     """`inside` a chain: where a chain needs brackets."""
     match node.kind:
         case "chain" if len(steps := tuple(node.steps)) > 1:
-            text = " | ".join(worded(step, inside=True) for step in steps)
+            shown = [worded(step, inside=True) for step in _cut(steps)]
+            if len(steps) > _SHOWN:
+                shown.insert(-1, f"... {len(steps) - _SHOWN} more")
+            text = " | ".join(shown)
             return f"({text})" if inside else text
         case "chain":
             return f"chain({_list(node.steps)})"
@@ -40,6 +43,11 @@ def _call(node: Node) -> str:
     given = [saferepr(value, _LONG) for value in node.args]
     given += [f"{name}={saferepr(value, _LONG)}" for name, value in node.kwargs.items()]
     return f"{node.task}({', '.join(given)})"
+
+
+def _cut(steps: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The first ones, and the last."""
+    return steps if len(steps) <= _SHOWN else (*steps[: _SHOWN - 1], steps[-1])
 
 
 def _list(steps: Iterable[Node]) -> str:

@@ -21,7 +21,7 @@ COMMANDS = {
     "status": ("control:status", "List the workers that answer."),
     "unpark": ("unpark:unpark", "Hand messages that wait for their time to Celery workers."),
     "worker": ("worker:worker", "Run the tasks of APP:QUEUE, such as `myapp.tasks:queue`."),
-    "workflow": ("workflow:workflow", "Show a chain, group or chord with the states of its steps, live."),
+    "workflow": ("workflow:workflow", "Show a workflow with the states of its steps."),
 }
 """By name: where the command is, and what it does. Only the one that is asked for is imported."""
 

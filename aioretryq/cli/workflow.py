@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import click
@@ -16,12 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from aioretryq.backends.disabled import DisabledBackend
-from aioretryq.canvas.drawing import dot, mermaid
-from aioretryq.canvas.lookup import Lookup
 from aioretryq.cli.event_table import COLORS
 from aioretryq.cli.events import UNREACHABLE, Notes
 from aioretryq.cli.loading import queue_at
 from aioretryq.cli.workflow_tree import as_json, columns, is_done, lines, open_ids, rows
+from aioretryq.drawing.lookup import Lookup
+from aioretryq.drawing.pictures import dot, mermaid
 from aioretryq.errors import AioretryqError, ConfigError, UnavailableError
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from aioretryq.app import TaskQueue
-    from aioretryq.canvas.trees import Tree
+    from aioretryq.drawing.trees import Tree
+
+F = TypeVar("F", bound="Callable[..., object]")
 
 REFRESH = 0.1
 """Seconds between two pictures, at least: several changes are shown together."""
@@ -47,6 +49,22 @@ IN_MEMORY = (
 )
 
 
+FORM = "aioretryq.workflow.form"
+"""Where the form that was asked for is kept while options are read."""
+
+
+def _chosen(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    if (before := context.meta.get(FORM)) is not None:
+        raise click.UsageError(f"It is printed in one form: --{before} or --{option.name}. Leave one out.")
+    context.meta[FORM] = option.name
+
+
+def form_option(name: str, text: str) -> Callable[[F], F]:
+    return click.option(name, is_flag=True, expose_value=False, callback=_chosen, help=text)
+
+
 @click.command()
 @click.argument("wanted", metavar="ID")
 @click.argument("app", metavar="[APP:QUEUE]", required=False)
@@ -54,9 +72,9 @@ IN_MEMORY = (
 @click.option("--url", "-b", help="Broker URL, instead of an application's.  [default: AIORETRYQ_URL]")
 @click.option("--backend", metavar="URL", help="Where results are, if not there.")
 @click.option("--once", is_flag=True, help="Print it as it is now; on a terminal it is followed to its end.")
-@click.option("--json", "form", flag_value="json", help="As JSON: kind, task, id, state, children of each.")
-@click.option("--dot", "form", flag_value="dot", help="As a graph for Graphviz.")
-@click.option("--mermaid", "form", flag_value="mermaid", help="As a flowchart for Mermaid.")
+@form_option("--json", "As JSON: kind, task, id, state, children of each; of groups how many members are done.")
+@form_option("--dot", "As a graph for Graphviz.")
+@form_option("--mermaid", "As a flowchart for Mermaid.")
 def workflow(
     wanted: str,
     app: str | None,
@@ -65,7 +83,6 @@ def workflow(
     url: str | None,
     backend: str | None,
     once: bool,
-    form: str | None,
 ) -> None:
     """Show a workflow with the states of its steps.
 
@@ -76,6 +93,7 @@ def workflow(
     if app is not None and named is not None:
         raise click.UsageError(f"The application is given twice: --app {named} and {app}. Leave one out.")
     queue = queue_at(app or named, url, in_memory=IN_MEMORY)
+    form = click.get_current_context().meta.get(FORM)
     live = form is None and not once and sys.stdout.isatty()
     try:
         if backend is not None:
@@ -146,8 +164,9 @@ async def known(queue: TaskQueue, lookup: Lookup, wanted: str) -> Tree:
     tree = await lookup.tree()
     if tree is None:
         raise click.ClickException(
-            f"Nothing is known of {wanted!r} in {queue.results.backend.display_url}: no step of it has begun, or its "
-            "results have expired. Results elsewhere are found with --backend, --url or APP:QUEUE."
+            f"Nothing is stored of {wanted!r} in {queue.results.backend.display_url}: no workflow was recorded under "
+            "it, and no task with this id has begun, or it has expired. Try the id of a step that has begun. "
+            "Results elsewhere are found with --backend, --url or APP:QUEUE."
         )
     return tree
 
@@ -178,7 +197,7 @@ class News:
 
 
 def picture(tree: Tree, wanted: str, note: str) -> Text:
-    shown = Text()
+    shown = Text(no_wrap=True, overflow="ellipsis")
     for text, state in columns(list(rows(tree, wanted))):
         shown.append(text + "\n", style=COLORS.get(state, ""))
     if note:

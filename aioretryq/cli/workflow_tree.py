@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from aioretryq import states
 from aioretryq.cli.event_text import printable
@@ -13,7 +14,7 @@ from aioretryq.cli.event_text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aioretryq.canvas.trees import Tree
+    from aioretryq.drawing.trees import Tree
 
 GAP = 2
 """Spaces between columns."""
@@ -59,18 +60,8 @@ def rows(tree: Tree, wanted: str = "", branch: str = "", below: str = "") -> Ite
 
 
 def title(tree: Tree) -> str:
-    """Of a group, how far it is."""
-    if tree.kind == "task":
-        return tree.text if tree.label or tree.count > 1 else "task"
-    if tree.kind != "group":
-        return tree.text
-    counts = tally(tree)
-    if not counts:
-        return tree.text
-    done = sum(counts[state] for state in states.FINAL)
-    failed = counts[states.FAILURE] + counts[states.REVOKED]
-    bad = f", {failed:,} failed" if failed else ""
-    return f"{tree.text}: {done:,} of {counts.total():,} done{bad}"
+    """Of a task without a name not its id, which has a column of its own."""
+    return "task" if tree.kind == "task" and not tree.label and tree.count == 1 else tree.title
 
 
 def tally(tree: Tree) -> Counter[str]:
@@ -87,16 +78,22 @@ def tally(tree: Tree) -> Counter[str]:
 
 def is_done(tree: Tree) -> bool:
     """Whether nothing in it will change any more, as far as is known."""
-    return states.FINAL.issuperset(tally(tree))
+    shares = [node.share for node in _nodes(tree) if node.share is not None]
+    return states.FINAL.issuperset(tally(tree)) and all(share.done == share.total for share in shares)
 
 
 def open_ids(tree: Tree) -> Iterator[str]:
     """Of tasks that are not done."""
+    for node in _nodes(tree):
+        if node.id is not None and node.state is not None and node.state not in states.FINAL:
+            yield node.id
+
+
+def _nodes(tree: Tree) -> Iterator[Tree]:
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        if node.id is not None and node.state is not None and node.state not in states.FINAL:
-            yield node.id
+        yield node
         waiting += node.children
 
 
@@ -110,6 +107,8 @@ def as_json(tree: Tree) -> dict[str, Any]:
             found[name] = value
     if tree.count != 1:
         found["count"] = tree.count
+    if tree.share is not None:
+        found["members"] = asdict(tree.share)
     if tree.children:
         found["children"] = [as_json(child) for child in tree.children]
     return found

@@ -54,10 +54,11 @@ CREATE TABLE chord_parts (
 );
 CREATE UNIQUE INDEX chord_parts_once ON chord_parts (group_id, task_id, ifnull(position, -1));
 """
-# `counted` and `added` are how many parts there are, and were added to the size. From `opened` on is what somebody
-# has to know who rescues a chord: when to `look`, by when its sender speaks again (`sending`), how often it was
-# `told` and with which `margin` of its `life` left, whose token tells that it has failed (`verdict`). The triggers
-# are also for those who have opened the file with an earlier layout.
+# `counted` is how many parts there are; `added` how many of them are not of the size that its sender tells (`size` is
+# with them). From `opened` on is what somebody has to know who rescues a chord: when to `look`, by when its sender
+# speaks again (`sending`), how often it was `told`, when it was to expire as that was told (`doomed`), whose token
+# tells that it has failed (`verdict`), who has opened it. The triggers are also for those who have opened the file
+# with an earlier layout.
 RESCUES = """
 ALTER TABLE chords ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE chords ADD COLUMN added INTEGER NOT NULL DEFAULT 0;
@@ -66,8 +67,9 @@ ALTER TABLE chords ADD COLUMN life REAL;
 ALTER TABLE chords ADD COLUMN sending REAL;
 ALTER TABLE chords ADD COLUMN look REAL;
 ALTER TABLE chords ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE chords ADD COLUMN margin REAL;
+ALTER TABLE chords ADD COLUMN doomed REAL;
 ALTER TABLE chords ADD COLUMN verdict TEXT;
+ALTER TABLE chords ADD COLUMN opener TEXT NOT NULL DEFAULT '';
 UPDATE chords SET counted = (SELECT count(*) FROM chord_parts WHERE chord_parts.group_id = chords.group_id);
 CREATE INDEX chords_look ON chords (look) WHERE look IS NOT NULL;
 CREATE TABLE chord_bodies (group_id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;

@@ -81,6 +81,14 @@ def headers_of(payload: bytes) -> dict[str, Any]:
     return _mapping(_document(payload), "headers")
 
 
+def publish_tag(payload: bytes) -> str:
+    """Unique to the publish that brought the message, however often it is delivered; '' if it cannot be told."""
+    try:
+        return str(_mapping(_document(payload), "properties").get("delivery_tag") or "")
+    except ProtocolError:
+        return ""
+
+
 def _document(payload: bytes) -> dict[str, Any]:
     document = jsontypes.loads(payload)
     if not isinstance(document, dict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Awaitable, Coroutine
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import repeat
@@ -106,6 +107,12 @@ def _as_json(value: Any) -> Any:
             return {"__type__": mark, "__value__": encode(value)}
     if isinstance(value, bytes):
         return _bytes_as_json(value)
+    if isinstance(value, Coroutine):
+        raise EncodeError(f"{_describe(value)} cannot be written as JSON: an `await` is missing before what made it.")
+    if isinstance(value, Awaitable):
+        raise EncodeError(
+            f"{_describe(value)} cannot be written as JSON. Pass its value instead, `await` it, or its `id`."
+        )
     raise EncodeError(
         f"{_describe(value)} cannot be written as JSON. Pass plain data instead "
         "(a list for a set, an id for an object), or give the class a __json__() method that returns plain data."

@@ -39,7 +39,7 @@ def yaml_dumps(value: Any) -> bytes:
     except Exception as error:  # whatever a container of the user's own raises while it is read
         raise EncodeError(
             f"{saferepr(value, 200)} cannot be written as YAML: {_first_line(error)}. "
-            "Pass plain data: dicts, lists, texts, numbers, dates."
+            "Pass plain data: dicts, lists, texts, numbers, dates; of a signature its to_dict()."
         ) from error
 
 
@@ -98,7 +98,8 @@ def msgpack_dumps(value: Any) -> bytes:
     except Exception as error:  # whatever a container of the user's own raises while it is read
         raise EncodeError(
             f"{saferepr(value, 200)} cannot be written as msgpack: {type(error).__name__}: {error}. "
-            "Pass plain data: dicts with text keys, lists, texts, bytes, numbers below 2**64."
+            "Pass plain data: dicts with text keys, lists, texts, bytes, numbers below 2**64; of a signature its "
+            "to_dict()."
         ) from error
 
 

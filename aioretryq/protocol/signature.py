@@ -5,6 +5,7 @@ They come from whoever can send a message: everything is checked here, once, and
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -15,7 +16,7 @@ from aioretryq.protocol.members import Members
 from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 TASK, CHAIN, GROUP, CHORD = "task", "chain", "group", "chord"
 _KINDS = {
@@ -35,6 +36,8 @@ MAX_DEPTH = 64
 stack here, and in whoever reads the message next."""
 
 _TEXTS = ("task_id", "group_id", "root_id", "parent_id", "reply_to", "queue")
+_LINKED = ("link", "link_error", "chain")
+_CHECKED = (*_TEXTS, *_LINKED, "chord", "group_index", "stamped_headers")
 _IMMUTABLE = frozenset({"group_id", "stamped_headers"})
 
 
@@ -71,8 +74,11 @@ def steps_of(node: Node) -> tuple[Node, ...]:
     return node.steps if isinstance(node.steps, tuple) else tuple(node.steps)
 
 
-def read_signature(value: Any, depth: int = 0) -> Node:
-    """The signature in a dictionary; ProtocolError for anything else."""
+def read_signature(value: Any, depth: int = 0, *, lenient: bool = False) -> Node:
+    """The signature in a dictionary; ProtocolError for anything else.
+
+    `lenient`: options that cannot be are left out, of a call that will never be made.
+    """
     if depth > MAX_DEPTH:
         raise ProtocolError(f"A workflow is nested more than {MAX_DEPTH} levels deep.")
     if not isinstance(value, dict):
@@ -89,13 +95,14 @@ def read_signature(value: Any, depth: int = 0) -> Node:
         task=task,
         args=tuple(_list(value.get("args"), "args")),
         kwargs=_object(value.get("kwargs"), "kwargs"),
-        options=_options(value.get("options")),
+        options=_options(value.get("options"), lenient),
         immutable=bool(value.get("immutable")),
         subtask_type=subtask_type or None,
     )
     if kind == TASK:
         return node
-    return _chord(node, depth) if kind == CHORD else replace(node, kwargs={}, steps=_tasks(node, depth))
+    read = partial(read_signature, depth=depth + 1, lenient=lenient)
+    return _chord(node, read) if kind == CHORD else replace(node, kwargs={}, steps=_tasks(node, read))
 
 
 def read_signatures(values: Any, name: str) -> list[Node]:
@@ -129,8 +136,12 @@ def group_of(members: Iterable[Node], **options: Any) -> Node:
     return Node(GROUP, _NAMES[GROUP], options=options, subtask_type=GROUP, steps=steps)
 
 
-def chord_of(header: Node, body: Node, **options: Any) -> Node:
-    """The group `header` with a body."""
+def chain_of(steps: Iterable[Node], **options: Any) -> Node:
+    return Node(CHAIN, _NAMES[CHAIN], options=options, subtask_type=CHAIN, steps=tuple(steps))
+
+
+def chord_of(header: Node, body: Node | None, **options: Any) -> Node:
+    """The group `header` with a body. It is written as a list, as Celery does, unless it has options of its own."""
     return Node(
         CHORD,
         _NAMES[CHORD],
@@ -139,6 +150,7 @@ def chord_of(header: Node, body: Node, **options: Any) -> Node:
         steps=header.steps,
         header=header.options,
         body=body,
+        listed=True,
     )
 
 
@@ -160,9 +172,19 @@ def merged_arguments(node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any
     return replace(node, args=(*args, *node.args), kwargs={**node.kwargs, **kwargs})
 
 
+def listed(value: Any, name: str = "links") -> list[dict[str, Any]]:
+    """Of what may be several signatures, one, or none: `link`, `link_error`, `chain`."""
+    if value is None:
+        return []
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(each, dict) for each in found):
+        raise ProtocolError(f"The {name} of a signature holds signatures, not {saferepr(value, 80)}.")
+    return found
+
+
 def linked(node: Node, option: str, signature: dict[str, Any]) -> Node:
     """With one more callback (`link`) or errback (`link_error`), once."""
-    found = _listed(node.options.get(option))
+    found = listed(node.options.get(option))
     return node if signature in found else node.with_options(**{option: [*found, signature]})
 
 
@@ -181,19 +203,19 @@ def size(node: Node) -> int:
 # -- checks
 
 
-def _tasks(node: Node, depth: int) -> tuple[Node, ...]:
-    return tuple(read_signature(each, depth + 1) for each in _list(node.kwargs.get("tasks"), "tasks"))
+def _tasks(node: Node, read: Callable[[Any], Node]) -> tuple[Node, ...]:
+    return tuple(map(read, _list(node.kwargs.get("tasks"), "tasks")))
 
 
-def _chord(node: Node, depth: int) -> Node:
+def _chord(node: Node, read: Callable[[Any], Node]) -> Node:
     header, body = node.kwargs.get("header"), node.kwargs.get("body")
     options: dict[str, Any] = {}
     if isinstance(header, dict):
-        found = read_signature(header, depth + 1)
+        found = read(header)
         steps = found.steps if found.kind in (GROUP, CHAIN) else (found,)
         options = found.options if found.kind == GROUP else {}
     else:
-        steps = tuple(read_signature(each, depth + 1) for each in _list(header, "header"))
+        steps = tuple(map(read, _list(header, "header")))
     if body is None:
         raise ProtocolError("A chord has no body.")
     return replace(
@@ -201,36 +223,39 @@ def _chord(node: Node, depth: int) -> Node:
         kwargs=_object(node.kwargs.get("kwargs"), "kwargs"),
         steps=steps,
         header=options,
-        body=read_signature(body, depth + 1),
+        body=read(body),
         listed=not isinstance(header, dict),
     )
 
 
-def _options(value: Any) -> dict[str, Any]:
+def _options(value: Any, lenient: bool) -> dict[str, Any]:
     options = _object(value, "options")
-    for name in _TEXTS:
-        found = options.get(name)
-        if found is not None and (not isinstance(found, str) or not _is_text(found)):
-            raise ProtocolError(f"The {name} of a signature is a text, not {saferepr(found, 80)}.")
-    for name in ("link", "link_error", "chain"):
-        if not all(isinstance(each, dict) for each in _listed(options.get(name))):
-            raise ProtocolError(f"The {name} of a signature holds signatures, not {saferepr(options[name], 80)}.")
-    if not isinstance(options.get("chord"), dict | None):
-        raise ProtocolError(f"The chord of a signature is a signature, not {saferepr(options['chord'], 80)}.")
-    index = options.get("group_index")
-    if index is not None and (type(index) is not int or abs(index) >= 2**53):  # Redis scores are doubles
-        raise ProtocolError(f"The group_index of a signature is an integer, not {saferepr(index, 80)}.")
-    stamped = options.get("stamped_headers")
-    if stamped is not None and not all(isinstance(name, str) for name in _list(stamped, "stamped_headers")):
-        raise ProtocolError(f"stamped_headers are names, not {saferepr(stamped, 80)}.")
-    return options
+    wrong = []
+    for name in _CHECKED:
+        try:
+            if options.get(name) is not None:
+                _check_option(name, options[name])
+        except ProtocolError:
+            if not lenient:
+                raise
+            wrong.append(name)
+    return {name: value for name, value in options.items() if name not in wrong} if wrong else options
 
 
-def _listed(value: Any) -> list[Any]:
-    """Of what may be a list, one thing, or nothing."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+def _check_option(name: str, value: Any) -> None:
+    if name in _TEXTS:
+        if not isinstance(value, str) or not _is_text(value):
+            raise ProtocolError(f"The {name} of a signature is a text, not {saferepr(value, 80)}.")
+    elif name in _LINKED:
+        listed(value, name)
+    elif name == "chord":
+        if not isinstance(value, dict):
+            raise ProtocolError(f"The chord of a signature is a signature, not {saferepr(value, 80)}.")
+    elif name == "group_index":
+        if type(value) is not int or abs(value) >= 2**53:  # Redis scores are doubles
+            raise ProtocolError(f"The group_index of a signature is an integer, not {saferepr(value, 80)}.")
+    elif not all(isinstance(each, str) for each in _list(value, "stamped_headers")):
+        raise ProtocolError(f"stamped_headers are names, not {saferepr(value, 80)}.")
 
 
 def _list(value: Any, name: str) -> list[Any] | tuple[Any, ...]:

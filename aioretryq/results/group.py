@@ -12,6 +12,7 @@ from aioretryq.results.many import ManyResults
 from aioretryq.results.result import AsyncResult
 from aioretryq.results.sets import ResultSet
 from aioretryq.results.tree import Tree
+from aioretryq.results.waiting import needs_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,14 +31,22 @@ class GroupResult(Tree, ResultSet[R]):
     def __init__(
         self,
         id: str,
-        results: Iterable[AsyncResult[R] | GroupResult[Any]] = (),
+        results: Iterable[AsyncResult[R] | GroupResult[Any]] | None = None,
         app: TaskQueue | None = None,
         *,
         parent: AsyncResult[Any] | GroupResult[Any] | None = None,
     ) -> None:
+        if results is None:
+            raise TypeError(
+                f"GroupResult({id!r}) needs the list of its results; an empty one has no members. One that was saved "
+                f"is found by `await GroupResult.restore({id!r}, queue)`, that of a workflow that was sent by "
+                f"`await queue.workflow({id!r})`."
+            )
         super().__init__(results, app)
         self.id = id
+        """Of the group: under which it is saved. Also what `str(result)` is."""
         self.parent = parent
+        """The result of what is before it in a workflow, if that is known."""
         self.is_sent = False
         """Its members are messages that carry its id; else it may be somebody's own list."""
 
@@ -66,7 +75,9 @@ class GroupResult(Tree, ResultSet[R]):
     # -- storing
 
     async def save(self) -> Self:
-        """Store the list of results under the group's id, as long as a result is kept; see `restore`."""
+        """Store the list of results under the group's id, as long as a result is kept; see `restore`. Raises
+        ConfigError where results are not kept."""
+        needs_results(self.app)
         await self.app.results.save_group(self.id, self.as_tuple())
         return self
 
@@ -93,6 +104,26 @@ class GroupResult(Tree, ResultSet[R]):
 
     def _group_of_members(self, big: int) -> str | None:
         return self.id if self.is_sent and len(self.results) > big else None
+
+
+class Groups:
+    """`queue.GroupResult`: makes, and finds, groups of this queue."""
+
+    def __init__(self, app: TaskQueue) -> None:
+        self._app = app
+
+    def __repr__(self) -> str:
+        return f"<GroupResult of {self._app!r}>"
+
+    def __call__(
+        self, id: str, results: Iterable[AsyncResult[Any] | GroupResult[Any]] | None = None
+    ) -> GroupResult[Any]:
+        """Results as one, in this order, with an id under which they can be saved."""
+        return GroupResult(id, results, self._app)
+
+    async def restore(self, id: str) -> GroupResult[Any] | None:
+        """The group that was saved under that id, by us or by Celery; None where there is none (any more)."""
+        return await GroupResult.restore(id, self._app)
 
 
 def result_from_tuple(data: Any, app: TaskQueue) -> AsyncResult[Any] | GroupResult[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
@@ -10,17 +11,20 @@ import anyio
 from aioretryq import states
 from aioretryq.calling import is_text
 from aioretryq.errors import ResultTimeout
+from aioretryq.lazy import Lazy
 from aioretryq.protocol.result import ResultDocument, value_of
 from aioretryq.results.stopping import Stoppable
-from aioretryq.results.tree import Tree, ancestors, ids_before, line_before
+from aioretryq.results.tree import Tree, ids_before, line_before
 from aioretryq.results.waiting import PROMPT, raise_failure, unless_failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 
     from aioretryq.app import TaskQueue
-    from aioretryq.context import Request
+    from aioretryq.results import progress
     from aioretryq.results.group import GroupResult
+else:
+    progress = Lazy("aioretryq.results.progress")
 
 R = TypeVar("R")
 
@@ -44,9 +48,13 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
         if not is_text(task_id):
             raise ValueError(f"The id of a task is a text that can be sent to a server, not {task_id!r}.")
         self.id = task_id
+        """Of the task. Also what `str(result)` is."""
         self.app = app
+        """The queue that it was made with."""
         self.parent = parent
+        """The result of what is before it in a workflow, if that is known: see `TaskQueue.workflow`."""
         self.ignored = False
+        """Nothing is stored of it: it counts as done, with None as its value."""
         self.just_sent = False  # until somebody waits
         self._known: ResultDocument | None = None  # the final one, where it came with others
 
@@ -67,6 +75,7 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
 
     @property
     def task_id(self) -> str:
+        """Another name of `id`."""
         return self.id
 
     @property
@@ -138,6 +147,17 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
                 if document.status in states.FINAL:
                     return
 
+    async def progress(self) -> AsyncIterator[tuple[int, int]]:
+        """(How many calls of the workflow are done, of how many), as it changes; ends when all are.
+
+        Counted are this task, all that is before it, and members of groups, as far as they are known: here, or to
+        what its sender has recorded (`result_save_workflows`). What follows a failed call never runs, and counts as
+        done. Raises ConfigError where results are not kept.
+        """
+        async with aclosing(progress.progress(self)) as coming:
+            async for each in coming:
+                yield each
+
     async def _final(self, timeout: float | None = None) -> ResultDocument:
         results = self.app.results
         if (known := self._known or results.cached(self.id)) is not None:
@@ -191,11 +211,11 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
     async def _meta(self) -> ResultDocument:
         return self._known or await self.app.results.get_task_meta(self.id)
 
-    def know(self, document: ResultDocument) -> None:
+    def _know(self, document: ResultDocument) -> None:
         """The final document has come, with others: nobody has to ask for it again."""
         self._known = document
 
-    def at_hand(self) -> tuple[str, Any] | None:
+    def _at_hand(self) -> tuple[str, Any] | None:
         """State and value, where nobody has to wait for them."""
         if self.ignored:
             return states.SUCCESS, None
@@ -206,6 +226,7 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
         return (await self._meta()).status
 
     async def state(self) -> str:
+        """Celery's other name for `status`."""
         return await self.status()
 
     async def result(self) -> Any:
@@ -213,9 +234,11 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
         return value_of(await self._meta())
 
     async def info(self) -> Any:
+        """Celery's other name for `result`."""
         return await self.result()
 
     async def traceback(self) -> str | None:
+        """Of a task that has failed, or is to be retried, as text."""
         return (await self._meta()).traceback
 
     async def children(self) -> list[AsyncResult[Any] | GroupResult[Any]]:
@@ -236,22 +259,27 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
         return (await self._meta()).date_done
 
     async def name(self) -> str | None:
-        """Of the task; this and the next ones are stored with `result_extended` only."""
+        """The name of the task; stored with `result_extended` only."""
         return (await self._meta()).name
 
     async def args(self) -> Any:
+        """What the task was called with; stored with `result_extended` only."""
         return (await self._meta()).args
 
     async def kwargs(self) -> Any:
+        """What the task was called with by name; stored with `result_extended` only."""
         return (await self._meta()).kwargs
 
     async def worker(self) -> str | None:
+        """The name of the worker that ran it; stored with `result_extended` only."""
         return (await self._meta()).worker
 
     async def retries(self) -> int | None:
+        """How often it was retried; stored with `result_extended` only."""
         return (await self._meta()).retries
 
     async def queue(self) -> str | None:
+        """The queue that it was sent to; stored with `result_extended` only."""
         return (await self._meta()).queue
 
     async def stamped_headers(self) -> list[str] | None:
@@ -265,12 +293,15 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
         return {name: extra.get(name) for name in await self.stamped_headers() or ()}
 
     async def ready(self) -> bool:
+        """Whether the task is done: it has succeeded, failed, or was revoked."""
         return await self.status() in states.FINAL
 
     async def successful(self) -> bool:
+        """Whether the task has succeeded."""
         return await self.status() == states.SUCCESS
 
     async def failed(self) -> bool:
+        """Whether the task has failed."""
         return await self.status() == states.FAILURE
 
     async def exists(self) -> bool:
@@ -306,73 +337,3 @@ class AsyncResult(Tree, Stoppable, Generic[R]):
 
     def _group_of_members(self, big: int) -> None:
         """No group's id stands for it."""
-
-
-class EagerResult(AsyncResult[R]):
-    """The result of a task that has run in place: always ready, nothing is stored."""
-
-    def __init__(self, task_id: str | None, status: str, value: Any, traceback: str | None, request: Request) -> None:
-        self.id = task_id or ""
-        self.parent = None
-        self.ignored = False
-        self.request = request
-        self.sent: list[AsyncResult[Any] | GroupResult[Any]] = []
-        self._document = ResultDocument(
-            task_id=self.id,
-            status=status,
-            result=None,
-            traceback=traceback,
-            name=request.task,
-            args=request.args,
-            kwargs=request.kwargs,
-            retries=request.retries,
-        )
-        self._eager_value = value
-
-    def __repr__(self) -> str:
-        return f"<EagerResult {self.id} {self._document.status}>"
-
-    async def get(self, timeout: float | None = None, *, propagate: bool = True, follow_parents: bool = True) -> Any:
-        if propagate and follow_parents:
-            for before in ancestors(self):
-                await before.get(follow_parents=False)
-        if propagate and self._document.status in states.PROPAGATED:
-            raise self._eager_value
-        return self._eager_value
-
-    async def updates(self) -> AsyncIterator[Update]:
-        yield Update(self._document.status, self._eager_value)
-
-    async def children(self) -> list[AsyncResult[Any] | GroupResult[Any]]:
-        return self.sent
-
-    async def _meta(self) -> ResultDocument:
-        return self._document
-
-    def at_hand(self) -> tuple[str, Any]:
-        return self._document.status, self._eager_value
-
-    async def _children_if_done(self) -> list[AsyncResult[Any] | GroupResult[Any]]:
-        return self.sent
-
-    def _leaf_ids(self) -> Iterable[str]:
-        """Those that can be asked for elsewhere."""
-        return ()
-
-    async def result(self) -> Any:
-        return self._eager_value
-
-    async def finished(self) -> None:
-        """It is."""
-
-    async def exists(self) -> bool:
-        return False
-
-    async def forget(self) -> None:
-        """Nothing is stored."""
-
-    async def revoke(self, **options: Any) -> None:
-        """It has run already."""
-
-    async def cancel(self) -> None:
-        """It has run already."""

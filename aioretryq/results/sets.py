@@ -17,8 +17,8 @@ from aioretryq.results.many import ManyResults
 from aioretryq.results.result import Update
 from aioretryq.results.stopping import Stoppable
 from aioretryq.results.tasks import Taken, Tasks
-from aioretryq.results.tree import ids_before
-from aioretryq.results.waiting import PROMPT, final, raise_failure, unless_failed
+from aioretryq.results.tree import checked_results, ids_before
+from aioretryq.results.waiting import PROMPT, final, needs_results, raise_failure, unless_failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
@@ -44,7 +44,8 @@ class ResultSet(Stoppable, Generic[R]):
         self, results: Iterable[AsyncResult[R] | GroupResult[Any]] = (), app: TaskQueue | None = None
     ) -> None:
         self.results: Sequence[AsyncResult[R] | GroupResult[Any]]
-        self.results = results if isinstance(results, ManyResults) else list(results)
+        self.results = results if isinstance(results, ManyResults) else checked_results(results)
+        """The members, in their order."""
         self._app = app
         self._seen: set[AsyncResult[R] | GroupResult[Any]] = set()  # of all, if it is as long
 
@@ -114,7 +115,7 @@ class ResultSet(Stoppable, Generic[R]):
         listed = self._listed()
         if len(self._seen) != len(listed):
             self._seen = set(listed)
-        for each in results:
+        for each in checked_results(results):
             if each not in self._seen:
                 self._seen.add(each)
                 listed.append(each)
@@ -257,7 +258,7 @@ class ResultSet(Stoppable, Generic[R]):
                 for each in ended:
                     result, owner = tasks.results[each.place], tasks.owners[each.place]
                     if each.document is not None:
-                        result.know(each.document)
+                        result._know(each.document)
                     if not tasks.nested:
                         yield result
                         continue
@@ -266,7 +267,11 @@ class ResultSet(Stoppable, Generic[R]):
                         yield self.results[owner]
 
     async def progress(self) -> AsyncIterator[tuple[int, int]]:
-        """(How many tasks are done, of how many), as it changes; ends when all are. Those in groups are counted."""
+        """(How many tasks are done, of how many), as it changes; ends when all are. Those in groups are counted.
+
+        Raises ConfigError where results are not kept.
+        """
+        needs_results(self.app)
         tasks = Tasks(self.results, waiting=True)
         done, total = 0, len(tasks.results)
         yield done, total

@@ -6,21 +6,17 @@ from contextlib import aclosing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.ids import Ids
 from aioretryq.lazy import Lazy
-from aioretryq.results.waiting import stored
+from aioretryq.results.waiting import needs_results, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from aioretryq import revoking
     from aioretryq.app import TaskQueue
-    from aioretryq.workflows import record
-    from aioretryq.workflows.record import Step
+    from aioretryq.results import recorded
 else:
-    record = Lazy("aioretryq.workflows.record")
-    revoking = Lazy("aioretryq.revoking")
+    recorded = Lazy("aioretryq.results.recorded")
 
 AT_ONCE = 1000
 """Ids in one command."""
@@ -41,10 +37,6 @@ class Stopping:
         self.seen: set[str] = set()
         self.fresh = Ids()
         """Those that nobody has asked yet what they have sent."""
-
-    async def group(self, group_id: str) -> None:
-        """All tasks that are its members, known or not."""
-        await revoking.keep_group(self._app, group_id, terminate=self._terminate)
 
     async def tasks(self, ids: Iterable[str], group: str | None = None) -> None:
         """`group`: whose members they are, if its id is to stand for theirs."""
@@ -70,29 +62,13 @@ async def cancel(result: Any) -> None:
     """Whatever is known to belong to the workflows that these are results of. Later steps first: else one may begin
     while those before it are being stopped."""
     app = result.app
+    needs_results(app)
     stopping = Stopping(app, terminate=True, signal="SIGTERM", wait=False, timeout=None)
-    keeps_results = not isinstance(app.results.backend, DisabledBackend)
-    if keeps_results and getattr(result, "id", None) is not None and result.parent is None:
-        tree = await app.results.restore_group(record.record_key(result.id))
-        await _stop_steps(stopping, record.read_record(tree) or [])
-    level: list[Any] = [result]
+    level: list[Any] = [await recorded.whole(result)]
     while level:
         for node in _nodes(level):
             await stopping.members(node)
-        level = await _new_children(app, stopping) if keeps_results else []
-
-
-async def _stop_steps(stopping: Stopping, steps: list[Step]) -> None:
-    waiting, ids = list(steps), []
-    while waiting:
-        step = waiting.pop()
-        if step.count is not None:
-            await stopping.group(step.id)
-        elif step.members is not None:
-            waiting += [each for member in step.members for each in member]
-        else:
-            ids.append(step.id)
-    await stopping.tasks(ids)
+        level = await _new_children(app, stopping)
 
 
 def _nodes(results: list[Any]) -> Iterator[Any]:
@@ -154,7 +130,8 @@ class Stoppable:
 
     async def cancel(self: Any) -> None:
         """Stop the workflow that this is the result of: these tasks, those before them, and what they have sent, so
-        far as that is known. What runs is cancelled, the rest is not to run; all that is not done is REVOKED, or
-        has failed because something before it was.
+        far as that is known: of a result of which only the id is known here, to what its sender has recorded. What
+        runs is cancelled, the rest is not to run; all that is not done is REVOKED, or has failed because something
+        before it was. Raises ConfigError where results are not kept.
         """
         await cancel(self)

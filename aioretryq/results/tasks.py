@@ -57,7 +57,7 @@ class Tasks:
         for number, member in enumerate(self.members):
             self.nested = self.nested or not isinstance(member, AsyncResult)
             for leaf in member._leaves():
-                at_hand = None if leaf.ignored and not waiting else leaf.at_hand()
+                at_hand = None if leaf.ignored and not waiting else leaf._at_hand()
                 if at_hand is None:
                     places.append(len(results))
                     ids.append(leaf.id)

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from aioretryq.errors import IncompleteStream
 from aioretryq.ids import Ids
 from aioretryq.lazy import Lazy
+from aioretryq.protocol.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from aioretryq.canvas import drawing
+    from aioretryq.drawing import pictures
     from aioretryq.results.group import GroupResult
     from aioretryq.results.result import AsyncResult
 
     AnyResult: TypeAlias = "AsyncResult[Any] | GroupResult[Any]"
 else:
-    drawing = Lazy("aioretryq.canvas.drawing")
+    pictures = Lazy("aioretryq.drawing.pictures")
 
 
 class Tree:
@@ -30,7 +31,7 @@ class Tree:
     async def draw(self: Any, kind: str = "mermaid") -> str:
         """A picture of what came of it so far, with all that belongs to it, as text for Mermaid, or with `kind="dot"`
         for Graphviz."""
-        found: str = await drawing.draw_result(self, kind)
+        found: str = await pictures.draw_result(self, kind)
         return found
 
     async def iterdeps(self: Any, intermediate: bool = False) -> AsyncIterator[tuple[AnyResult | None, AnyResult]]:
@@ -115,3 +116,18 @@ def ids_before(results: Iterable[Any]) -> Sequence[str]:
         for node in reversed(line):
             found.extend(node._leaf_ids())
     return found
+
+
+def checked_results(results: Iterable[Any]) -> list[Any]:
+    """A list of them. Raises TypeError for what is no result."""
+    found = list(results)
+    for each in found:
+        if not isinstance(each, Tree):
+            raise TypeError(_NO_RESULT.format(saferepr(each, 100)))
+    return found
+
+
+_NO_RESULT = (
+    "A list of results is wanted, and {} is none. Await what sends a task, `[await add.delay(1), ...]`, and make a "
+    "result of an id by `queue.AsyncResult(id)`."
+)

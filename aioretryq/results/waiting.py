@@ -30,12 +30,17 @@ Documents = list[tuple[int, "ResultDocument"]]
 """Each with the place of its id."""
 
 
+def needs_results(app: TaskQueue) -> None:
+    """Raises ConfigError, which says what to set, where no results are kept."""
+    backend = app.results.backend
+    if isinstance(backend, DisabledBackend):
+        backend.listen()
+
+
 def watch_many(app: TaskQueue, ids: Sequence[str], *, window: int = WINDOW, every: bool = False) -> ManyWatch:
     """See `ResultConsumer.watch_many`."""
-    connections = app.connections
-    if isinstance(connections.results.backend, DisabledBackend):
-        connections.results.backend.listen()  # raises, and says what to set
-    return connections.consumer.watch_many(ids, window=window, every=every)
+    needs_results(app)
+    return app.connections.consumer.watch_many(ids, window=window, every=every)
 
 
 async def stored(app: TaskQueue, ids: Sequence[str]) -> AsyncGenerator[Documents, None]:

@@ -9,55 +9,65 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anyio.to_thread
 from msgspec.structs import replace
 
-from aioretryq import states
-from aioretryq.errors import AioretryqError, BrokerError, ChordError, NotOpenError
+from aioretryq.errors import BrokerError
 from aioretryq.exchanging import ToExchange
-from aioretryq.message import ChordClaim
-from aioretryq.protocol import jsontypes
-from aioretryq.protocol.exceptions import exception_from_data
-from aioretryq.protocol.saferepr import inline, saferepr
-from aioretryq.protocol.signature import read_signature
-from aioretryq.protocol.stored import status_of
-from aioretryq.worker.followups import NOTHING, Following, is_large
-from aioretryq.worker.parts import OF_LEASE
-from aioretryq.worker.settler import Completion
-from aioretryq.workflows import errbacks, rescue
-from aioretryq.workflows.shapes import failing
+from aioretryq.worker.bodies import Bodies, Body
+from aioretryq.worker.followups import NOTHING, Following
+from aioretryq.worker.settler import Completion, Verdict
+from aioretryq.workflows import errbacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from aioretryq.app import TaskQueue
-    from aioretryq.message import Outgoing, Signature
+    from aioretryq.message import Outgoing
     from aioretryq.worker.followups import Followups
     from aioretryq.worker.jobs import Job, Jobs
-    from aioretryq.worker.parts import Return
     from aioretryq.worker.settlement import Attempted, Settlement
     from aioretryq.worker.settler import Settler
 
 logger = logging.getLogger("aioretryq.worker")
 
-SENDING = 20.0
-"""Seconds for which a worker has the right to send a body, once it is about to; less with a short lease, where its
-message comes back then."""
 
+class _Course:
+    """What is left to settle of a message: its own, and the bodies of chords that are complete with it."""
 
-MANY = 1000
-"""Parts of a header whose results a thread has to read, and to put into the body's message: 100,000 take a second."""
+    def __init__(self, job: Job, settlement: Settlement, attempted: Attempted) -> None:
+        self.job = job
+        self.held = job if job.held else None
+        self.attempted = attempted
+        self.own = settlement
+        self.bodies: list[Body] = []
 
+    @property
+    def whole(self) -> Settlement:
+        if not self.bodies:
+            return self.own
+        found = [self.own.following, *(body.found for body in self.bodies)]
+        send = [*self.own.send, *(message for body in self.bodies for message in body.found.send)]
+        claims = tuple(body.claim for body in self.bodies if body.claim is not None)
+        return replace(self.own, send=tuple(send), following=replace(_joined(found), claims=claims))
 
-class _Failed(Exception):
-    """A part of a header, with what it has failed of."""
+    @property
+    def results(self) -> Settlement:
+        """Only what is to be stored of it."""
+        following = self.whole.following
+        kept = Following(records=following.records, claims=following.claims)
+        return replace(self.own, send=(), dead=None, following=kept)
 
-    def __init__(self, error: ChordError, cause: BaseException) -> None:
-        super().__init__(error)
-        self.error = error
-        self.cause = cause
+    def note_errbacks(self) -> None:
+        """They were called."""
+        self.own = replace(self.own, following=replace(self.own.following, errbacks=()))
+        self.bodies = [replace(body, found=replace(body.found, errbacks=())) for body in self.bodies]
+
+    def note_stored(self) -> None:
+        """All that is the result backend's was stored, opened and counted: what is sent is left."""
+        self.own = replace(self.own, record=None, following=NOTHING)
+        self.bodies = [replace(body, found=Following(send=body.found.send)) for body in self.bodies]
 
 
 class Conclusions:
@@ -74,166 +84,108 @@ class Conclusions:
         self._jobs = jobs
         self._settler = settler
         self._followups = followups
-        self._clock = clock
+        self._bodies = Bodies(queue, settler, followups, clock=clock)
 
     async def conclude(self, job: Job, settlement: Settlement, attempted: Attempted) -> bool:
         """As `Settler.submit`, with all that follows."""
-        held = job if job.held else None
         if settlement.following is NOTHING and not settlement.send:  # nearly all
+            held = job if job.held else None
             self._jobs.settle(job)
             return (await self._settler.advance(Completion(settlement, held))).ours
         if not settlement.following.errbacks and not settlement.send:  # a part of a chord, seldom the last one
             self._jobs.settle(job)
+        course = _Course(job, settlement, attempted)
         while True:
-            if settlement.following.errbacks:
-                if not await self._settler.submit(Completion(_results_only(settlement), held, unfinished=True)):
-                    return False
-                for errback in settlement.following.errbacks:
-                    with job.cancellable(self._jobs.torn_down):
-                        await errbacks.call(self._queue, errback)
-            if settlement.send and any(isinstance(message, ToExchange) for message in settlement.send):
-                if not await self._settler.submit(Completion(_results_only(settlement), held, unfinished=True)):
-                    return False
-                settlement = await self._ready(job, settlement)
-            verdict = await self._settler.advance(Completion(settlement, held))
-            if not verdict.ours or not verdict.due:
+            verdict = await self._advance(course)
+            if verdict.refused is not None:
+                self._let_go(course, verdict.refused)
+            elif verdict.ours and verdict.due:
+                course.note_stored()
+                for complete in verdict.due:
+                    course.bodies.append(await self._bodies.make(complete, attempted))
+            else:
                 return verdict.ours
-            settlement = await self._with_bodies(settlement, verdict.due, attempted)
 
-    async def _ready(self, job: Job, settlement: Settlement) -> Settlement:
-        """What is sent to exchanges, as it goes to their queues; broadcasts have been published."""
-        connections = self._queue.connections
-        send: list[Outgoing] = []
-        for message in settlement.send:
-            try:
-                send += await connections.publisher.outage.survive(partial(connections.exchanges.ready, [message]))
-            except BrokerError as error:
-                logger.error("What follows from task %s is not sent: %s", job.name, error)
-        return replace(settlement, send=tuple(send))
-
-    # -- bodies of chords
-
-    async def _with_bodies(self, settlement: Settlement, due: tuple[Return, ...], attempted: Attempted) -> Settlement:
-        """What is left to settle: the bodies of these chords, or their failure, with what was to be sent anyway."""
-        send, claims = list(settlement.send), list(settlement.following.claims)
-        following = Following()
-        for complete in due:
-            found, failed = await self._body(complete, attempted)
-            claim = ChordClaim(complete.part.group_id, complete.part.token, failed)
-            if not await self._hold(claim, comes_back=complete.part.returns):
-                logger.warning("The body of chord %s is sent by another worker", inline(claim.group_id))
-                continue
-            claims.append(claim)
-            send += found.send
-            following = _joined(following, found)
-        following = replace(following, claims=tuple(claims))
-        return replace(settlement, record=None, send=tuple(send), following=following)
-
-    async def _hold(self, claim: ChordClaim, *, comes_back: bool) -> bool:
-        hold = min(SENDING, self._queue.conf.lease * OF_LEASE) if comes_back else SENDING
-        (held,) = await self._settler.persist(lambda: self._queue.results.backend.hold_chords([claim], hold))
-        return held
-
-    async def _body(self, complete: Return, attempted: Attempted) -> tuple[Following, bool]:
-        group_id, why, now = complete.part.group_id, complete.part.why, self._clock()
+    async def _advance(self, course: _Course) -> Verdict:
+        whole = course.whole
+        if whole.following.errbacks:
+            verdict = await self._settler.advance(Completion(course.results, course.held, unfinished=True))
+            if not verdict.ours or verdict.refused is not None:
+                return verdict
+            for errback in whole.following.errbacks:
+                with course.job.cancellable(self._jobs.torn_down):
+                    await errbacks.call(self._queue, errback)
+            course.note_errbacks()
+        if whole.send and any(isinstance(message, ToExchange) for message in whole.send):
+            verdict = await self._settler.advance(Completion(course.results, course.held, unfinished=True))
+            if not verdict.ours or verdict.refused is not None:
+                return verdict
+            if not await self._make_ready(course):
+                return Verdict(ours=True, refused={})
         try:
-            if why is not None and why != rescue.COMPLETE:
-                error = ChordError(complete.part.content.decode())
-                raise _Failed(error, error)
-            if why is not None and await self._is_known(complete.body):
-                logger.warning("The body of chord %s was sent already, by a worker that died", inline(group_id))
-                return NOTHING, False
-            results = await self._results(group_id)
-            if not is_large(attempted) and len(results) <= MANY:
-                return self._followups.body(attempted, complete.body, results, now), False
-            send = partial(self._followups.body, attempted, complete.body, results, now)
-            return await anyio.to_thread.run_sync(send), False
-        except _Failed as failed:
-            error, cause = failed.error, failed.cause
-        except NotOpenError:
-            raise  # the worker is being torn down, and the part comes back
-        except AioretryqError as wrong:
-            error, cause = ChordError(f"Callback error: {saferepr(wrong)}"), wrong
-        logger.error("Chord %s has failed: %s", inline(group_id), error)
-        return self._followups.body_failure(attempted, complete.body, error, cause, now), True
+            verdict = await self._settler.advance(Completion(course.whole, course.held))
+        except BrokerError as error:
+            if not any(body.found.send for body in course.bodies):
+                raise
+            self._give_up(course, error)
+            return Verdict(ours=True, refused={})
+        if verdict.ours and verdict.refused is None and whole.following.returns:
+            self._followups.note_counted(whole.following.returns)
+        return verdict
 
-    async def _is_known(self, body: Signature) -> bool:
-        """Whether a result of it says that it was sent: whoever did so may have died before the chord was closed."""
-        ids = [call.options["task_id"] for call in failing(read_signature(body))]
-        found = await self._settler.persist(lambda: self._queue.results.backend.fetch(ids))
-        return any(document is not None and status_of(document) not in states.PROPAGATED for document in found)
+    # -- bodies whose right was lost, or that a server does not take
 
-    async def _results(self, group_id: str) -> list[Any]:
-        """What the parts of a header returned, nested as the header is."""
-        contents = await self._settler.persist(lambda: self._queue.results.backend.chord_parts(group_id))
-        tree = await self._settler.persist(lambda: self._queue.results.restore_group(group_id))
-        if len(contents) <= MANY:
-            return _values(contents, tree)
-        return await anyio.to_thread.run_sync(_values, contents, tree)
+    def _let_go(self, course: _Course, refused: Mapping[str, bool | None]) -> None:
+        left = []
+        for body in course.bodies:
+            if body.group_id in refused:
+                found = self._bodies.after_refusal(body, refused[body.group_id], course.attempted)
+                left += [] if found is None else [found]
+            else:
+                left.append(body)
+        course.bodies = left
+
+    def _give_up(self, course: _Course, error: BrokerError) -> None:
+        """Else nobody would ever be told of the chord. What is sent for its failure may be refused, too."""
+        course.bodies = [self._given_up(body, error, course.attempted) for body in course.bodies]
+
+    def _given_up(self, body: Body, error: BrokerError, attempted: Attempted) -> Body:
+        if not body.failed:
+            return self._bodies.unsendable(body.complete, attempted, error)
+        logger.error("The errbacks of a chord that has failed cannot be sent: %s", error)
+        return replace(body, found=replace(body.found, send=()))
+
+    # -- exchanges
+
+    async def _make_ready(self, course: _Course) -> bool:
+        """What is sent to exchanges, as it goes to their queues; broadcasts have been published. False if a body
+        cannot be sent, and has failed now."""
+        send: list[Outgoing] = []
+        for message in course.own.send:
+            try:
+                send += await self._ready([message])
+            except BrokerError as error:
+                logger.error("What follows from task %s is not sent: %s", course.job.name, error)
+        course.own = replace(course.own, send=tuple(send))
+        given_up = False
+        for n, body in enumerate(course.bodies):
+            try:
+                found = replace(body.found, send=tuple(await self._ready(body.found.send)))
+                course.bodies[n] = replace(body, found=found)
+            except BrokerError as error:
+                course.bodies[n], given_up = self._given_up(body, error, course.attempted), True
+        return not given_up
+
+    async def _ready(self, messages: Sequence[Outgoing]) -> list[Outgoing]:
+        connections = self._queue.connections
+        return await connections.publisher.outage.survive(partial(connections.exchanges.ready, messages))
 
 
-def _results_only(settlement: Settlement) -> Settlement:
-    following = Following(records=settlement.following.records)
-    return replace(settlement, send=(), dead=None, following=following)
-
-
-def _joined(one: Following, other: Following) -> Following:
+def _joined(all_found: Sequence[Following]) -> Following:
     return Following(
-        trees=one.trees + other.trees,
-        openings=one.openings + other.openings,
-        returns=one.returns + other.returns,
-        records=one.records + other.records,
-        errbacks=one.errbacks + other.errbacks,
+        trees=tuple(each for found in all_found for each in found.trees),
+        openings=tuple(each for found in all_found for each in found.openings),
+        returns=tuple(each for found in all_found for each in found.returns),
+        records=tuple(each for found in all_found for each in found.records),
+        errbacks=tuple(each for found in all_found for each in found.errbacks),
     )
-
-
-def _values(contents: list[bytes], tree: Any) -> list[Any]:
-    """What these parts returned, in the form of the tree if there is one."""
-    parts = [_read(content) for content in contents]
-    values = []
-    for task_id, state, result in parts:
-        if state in states.PROPAGATED:
-            cause = exception_from_data(result)
-            raise _Failed(ChordError(f"Dependency {task_id} raised {saferepr(cause)}"), cause)
-        values.append(result)
-    if tree is None:
-        return values
-    known = {task_id: value for (task_id, _, _), value in zip(parts, values, strict=True)}
-    return [_value(member, known) for member in _members(tree) or ()]
-
-
-def _value(member: Any, known: dict[str, Any]) -> Any:
-    """Of a result in a tree: the task's, or a list of those in it."""
-    inner = _members(member)
-    if inner is not None:
-        return [_value(each, known) for each in inner]
-    task_id = _id(member)
-    if task_id not in known:
-        raise ChordError(f"Nothing is known of {task_id}")
-    return known[task_id]
-
-
-def _read(content: bytes) -> tuple[str, str, Any]:
-    """(task id, state, result) of a part that was counted, by a worker of any kind."""
-    found = jsontypes.loads(content)
-    match found:
-        case [_, str(task_id), str(state), result]:
-            return task_id, state, result
-    raise ChordError("A part of the header cannot be read")
-
-
-def _members(tree: Any) -> list[Any] | None:
-    """Of a group's result as it is stored; None for that of a task."""
-    match tree:
-        case [_, None]:
-            return None
-        case [_, [*members]]:
-            return members
-    raise ChordError("The tree of the header's results cannot be read")
-
-
-def _id(member: Any) -> str:
-    match member:
-        case [[str(task_id), _], _] | [str(task_id), _]:
-            return task_id
-    raise ChordError("The tree of the header's results cannot be read")

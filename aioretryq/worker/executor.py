@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -36,7 +38,7 @@ from aioretryq.worker.settlement import Attempted, Settlement, settle, settle_ag
 from aioretryq.worker.settler import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aioretryq.app import TaskQueue
     from aioretryq.message import Delivery, StoredResult, TaskMessage
@@ -352,14 +354,27 @@ class Executor:
         await self._settler.submit(Completion(Settlement(Ignored(), None, (again,)), job))
 
     async def _bury_at_last(self, job: Job, error: Exception) -> None:
+        bury = partial(self._bury, job, burial.REFUSED, error)
         # Perhaps it was the result that was refused: then nobody can be told.
-        for told in (True, False):
+        ways: list[Callable[[], Awaitable[None]]] = [bury, partial(bury, told=False)]
+        if job.message is not None and is_part_of_workflow(job.message):
+            ways.insert(0, partial(self._give_up, job, job.message, error))
+        for way in ways:
             try:
-                await self._bury(job, burial.REFUSED, error, told=told)
+                await way()
                 return
             except Exception:
-                logger.exception("Cannot bury it either%s", "" if told else "; it comes back when its lease ends")
+                again = "" if way is not ways[-1] else "; it comes back when its lease ends"
+                logger.exception("Cannot bury it either%s", again)
         job.held = False
+
+    async def _give_up(self, job: Job, message: TaskMessage, error: Exception) -> None:
+        """Bury it with what follows: a chord that it is a part of waits for it."""
+        task = None
+        with contextlib.suppress(NotRegistered):
+            task = self._queue.find_task(message.task)
+        attempted = self._attempted(job, message, task)
+        await self._conclusions.conclude(job, self._settle(GivenUp(error, burial.REFUSED), attempted), attempted)
 
     async def _bury(self, job: Job, reason: str, error: Exception, *, told: bool = True) -> None:
         """To the dead letters, with a failure for whoever waits, if the message at least says for which task."""

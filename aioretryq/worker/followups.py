@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid5
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
-from aioretryq.calling import REPLY_TO, compose, options_of_signature
 from aioretryq.context import Request
-from aioretryq.errors import AioretryqError, ChordError, ConfigError, NotRegistered, PayloadTooLarge
+from aioretryq.errors import AioretryqError, ChordError, ConfigError, PayloadTooLarge
 from aioretryq.exchanging import outgoing
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.saferepr import inline
@@ -27,9 +27,10 @@ from aioretryq.protocol.task import encode_task
 from aioretryq.protocol.usual import was_checked
 from aioretryq.worker.parts import Ending, Parts
 from aioretryq.workflows import rescue
+from aioretryq.workflows.compiler import Compiler
 from aioretryq.workflows.errbacks import Errback, Failure, sorted_out
 from aioretryq.workflows.places import IDS, replacement, rest_of_chain
-from aioretryq.workflows.plan import Compiler
+from aioretryq.workflows.sender import sender_of
 from aioretryq.workflows.shapes import errbacks_of, failing
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from aioretryq.app import TaskQueue
     from aioretryq.message import ChordClaim, ChordOpening, Outgoing, Signature, StoredResult, TaskMessage
-    from aioretryq.task import Task
     from aioretryq.worker.parts import Return
     from aioretryq.worker.settlement import Attempted
     from aioretryq.workflows.plan import Plan
@@ -157,6 +157,9 @@ class Followups:
         compiler.apply(made, options=options)
         return self._sent(compiler.plan)
 
+    def note_counted(self, returns: Iterable[Return]) -> None:
+        self._parts.note_counted(returns)
+
     # -- bodies of chords
 
     def body(self, attempted: Attempted, body: Signature, results: Sequence[Any], now: float) -> Following:
@@ -208,17 +211,11 @@ class Followups:
                 logger.error("The errbacks of task %s cannot be sent: %s", whose, error)
         return called
 
-    def _known(self, name: str) -> Task[Any, Any] | None:
-        try:
-            return self._queue.find_task(name)
-        except NotRegistered:
-            return None
-
     def _readable(self, signatures: Any) -> list[Node]:
         nodes = []
         for signature in signatures or ():
             try:
-                nodes.append(read_signature(signature))
+                nodes.append(read_signature(signature, lenient=True))
             except AioretryqError as error:
                 logger.warning("A part of a workflow that has failed cannot be told so: %s", error)
         return nodes
@@ -237,20 +234,19 @@ class Followups:
         def new_id() -> str:
             return str(uuid5(IDS, f"{caller.id}/{purpose}/{next(numbers)}"))
 
+        sender = sender_of(self._queue, caller, ids=new_id, now=now)
+
         def made(
             name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
         ) -> TaskMessage:
-            task, conf = self._known(name), self._queue.conf
             try:
-                call = options_of_signature(options, name)
-                return compose(name, (args, kwargs), call, task=task, settings=conf, caller=caller, now=now)
+                return sender.compose(name, args, kwargs, options)
             except AioretryqError:
                 raise
             except (TypeError, ValueError, AttributeError) as wrong:  # whoever wrote it can have written anything
                 raise ConfigError(f"{name} cannot be called as its signature says: {wrong!r}") from wrong
 
-        in_header = self._queue.conf.task_allow_error_cb_on_chord_header
-        return Compiler(made, new_id, REPLY_TO, errbacks_in_header=in_header)
+        return Compiler(replace(sender, compose=made))
 
     def _sent(
         self,

@@ -7,25 +7,27 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aioretryq.errors import ProtocolError
-from aioretryq.message import ChordOpening, ChordPart, Signature
+from aioretryq.message import ChordPart, Signature
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.exceptions import exception_to_data
 from aioretryq.protocol.result import ResultDocument
 from aioretryq.protocol.task import format_moment
 from aioretryq.worker.adopted import Adopted
 from aioretryq.workflows import rescue
+from aioretryq.workflows.openings import life_of_chords, opened
 from aioretryq.workflows.places import IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from aioretryq.app import TaskQueue
-    from aioretryq.message import StoredResult
+    from aioretryq.message import ChordOpening, StoredResult
     from aioretryq.protocol.signature import Node
     from aioretryq.worker.settlement import Attempted
-    from aioretryq.workflows.batches import Opening
+    from aioretryq.workflows.plan import Opening
 
 logger = logging.getLogger("aioretryq.worker")
 
@@ -83,11 +85,10 @@ class Parts:
     @property
     def life(self) -> float | None:
         """Seconds until a chord is forgotten."""
-        conf = self._queue.conf
-        return (conf.result_expires if conf.result_chord_expires is None else conf.result_chord_expires) or None
+        return life_of_chords(self._queue.conf)
 
     def opening(self, opening: Opening) -> ChordOpening:
-        return ChordOpening(opening.group_id, opening.size, self.life, opening.body)
+        return opened(opening, self._queue.conf)
 
     def own(self, attempted: Attempted, state: str, result: Any) -> list[Return]:
         """What the task itself returns, if it is a part."""
@@ -131,13 +132,20 @@ class Parts:
         )
         return [Return(part, speaking.body)]
 
+    def note_counted(self, returns: Iterable[Return]) -> None:
+        """From now on parts need not bring the bodies of these chords."""
+        for found in returns:
+            if found.part.body is not None:
+                self._adopted.add(found.part.group_id)
+
     def records(self, calls: Iterable[Node], ending: Ending, now: float) -> list[StoredResult]:
         """The results of calls that will never be made."""
         data, done = exception_to_data(ending.exc), format_moment(now)
         extended = _call_of if self._queue.conf.result_extended else _nothing
-        return [
-            self._queue.results.record(
-                ResultDocument(
+        made = []
+        for call in calls:
+            if call.options.get("ignore_result") is not True:
+                document = ResultDocument(
                     task_id=call.options["task_id"],
                     status=ending.state,
                     result=data,
@@ -148,10 +156,8 @@ class Parts:
                     parent_id=call.options.get("parent_id"),
                     **extended(call),
                 )
-            )
-            for call in calls
-            if call.options.get("ignore_result") is not True
-        ]
+                made.append(replace(self._queue.results.record(document), never_ran=True))
+        return made
 
     def _return(
         self, attempted: Attempted, chord: Signature, who: tuple[str, str, int | None], content: list[Any]
@@ -166,7 +172,7 @@ class Parts:
             hold=self.hold,
             ttl=self.life,
             returns=not attempted.acked,
-            body=jsontypes.dumps(chord) if self._adopted.is_new(group_id) else None,
+            body=None if group_id in self._adopted else jsontypes.dumps(chord),
         )
         return Return(part, chord)
 

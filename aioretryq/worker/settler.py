@@ -10,27 +10,31 @@ process was frozen, or cut off) has it confirmed before its result is stored.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aioretryq import states
 from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.batching import GroupCommit
 from aioretryq.errors import BackendError, ProtocolError
 from aioretryq.message import Finish
+from aioretryq.protocol.envelope import publish_tag
 from aioretryq.protocol.saferepr import inline
 from aioretryq.worker.followups import NOTHING
+from aioretryq.worker.parts import OF_LEASE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aioretryq.backends.store import ResultStore
     from aioretryq.brokers.base import Broker
-    from aioretryq.message import ChordClaim
+    from aioretryq.message import ChordClaim, ChordOpening
     from aioretryq.outage import Outage
     from aioretryq.protocol.result import ResultDocument
     from aioretryq.worker.jobs import Job
@@ -51,20 +55,32 @@ class Completion(Struct, frozen=True):
     job: Job | None
     unfinished: bool = False
 
+    @property
+    def claims(self) -> tuple[ChordClaim, ...]:
+        return self.settlement.following.claims
+
 
 class Verdict(Struct, frozen=True):
     """`ours` is False when the message was somebody else's: then nothing was done.
 
     `due` are the chords that were complete with this: the message is not finished before their bodies are with it.
+
+    `refused`: it was not finished, for the right to send one of the bodies was not ours (any more). Asked again,
+    these chords have said so (by group id, as `ResultBackend.hold_chords`); of all others it is.
     """
 
     ours: bool
     due: tuple[Return, ...] = ()
+    refused: Mapping[str, bool | None] | None = None
 
 
 LOST = Verdict(ours=False)
 DONE = Verdict(ours=True)
 _VERDICTS: dict[bool | None, Verdict | None] = {True: DONE, False: LOST, None: None}
+
+SENDING = 20.0
+"""Seconds for which a worker has the right to send a body, once it is about to; less with a short lease, where its
+message comes back then."""
 
 
 class Settler:
@@ -134,25 +150,83 @@ class Settler:
     async def _together(self, batch: list[Completion]) -> list[Verdict | None]:
         """In one step with their results. None where nothing was done: only the backend can tell whether what it has
         may be replaced."""
-        finishes = [_finish(entry.job, entry.settlement, joined=True) for entry in batch if entry.job is not None]
+        finishes = [_whole_finish(entry.job, entry.settlement) for entry in batch if entry.job is not None]
         return [_VERDICTS[done] for done in await self._broker_outage.survive(lambda: self._broker.finish(finishes))]
 
     async def _apart(self, batch: list[Completion]) -> list[Verdict]:
-        ours = await self._backend_outage.survive(lambda: self._store(batch))
-        due = await self._chords(batch, ours)
-        verdicts = [
-            Verdict(ours=still, due=complete) if complete else DONE if still else LOST
-            for still, complete in zip(ours, due, strict=True)
-        ]
-        done = [n for n, entry in enumerate(batch) if verdicts[n] is DONE and not entry.unfinished]
-        await self._send([batch[n].settlement for n in done if batch[n].job is None])
-        finishes = {n: _finish(job, batch[n].settlement) for n in done if (job := batch[n].job) is not None}
-        if finishes:
-            found = await self._broker_outage.survive(lambda: self._broker.finish(list(finishes.values())))
-            for n, finished in zip(finishes, found, strict=True):
-                verdicts[n] = DONE if finished else LOST
-        await self._close([claim for n in done if verdicts[n].ours for claim in batch[n].settlement.following.claims])
+        asked = [entry for entry in batch if entry.claims and self._asks_first(entry)]
+        verdicts = {id(entry): verdict for entry in asked if (verdict := await self._refusal(entry)) is not None}
+        willing = [entry for entry in batch if id(entry) not in verdicts]
+        ours = await self._backend_outage.survive(lambda: self._store(willing))
+        due = await self._chords(willing, ours)
+        ready = []
+        for entry, still, complete in zip(willing, ours, due, strict=True):
+            verdicts[id(entry)] = Verdict(ours=still, due=complete) if complete else DONE if still else LOST
+            if still and not complete and not entry.unfinished:
+                ready.append(entry)
+        if self._joined:
+            verdicts.update(await self._finish(ready))
+        else:
+            verdicts.update(await self._finish([entry for entry in ready if not entry.claims]))
+            with_bodies = [entry for entry in ready if entry.claims]
+            sent = await asyncio.gather(*map(self._send_bodies, with_bodies), return_exceptions=True)
+            for entry, done in zip(with_bodies, sent, strict=True):
+                if isinstance(done, BaseException):
+                    raise done
+                verdicts[id(entry)] = done
+        return [verdicts[id(entry)] for entry in batch]
+
+    async def _finish(self, ready: list[Completion]) -> dict[int, Verdict]:
+        """Send what follows, with the acknowledgement if the message is not acknowledged yet."""
+        with_finish = [entry for entry in ready if entry.job is not None or entry.claims]
+        without = [entry for entry in ready if entry.job is None and not entry.claims]
+        await self._send([entry.settlement for entry in without])
+        verdicts = {id(entry): DONE for entry in without}
+        if with_finish:
+            finishes = [_finish(entry, closes=self._joined) for entry in with_finish]
+            found = await self._broker_outage.survive(lambda: self._broker.finish(finishes))
+            for entry, done in zip(with_finish, found, strict=True):
+                verdicts[id(entry)] = DONE if done else LOST if done is False else await self._refused(entry)
         return verdicts
+
+    # -- the right to send the bodies of chords. Where broker and backend are in one place it is a matter of the step
+    # that sends them. Else nobody can be sure: it is renewed before each attempt, and the attempt follows at once.
+
+    def _asks_first(self, entry: Completion) -> bool:
+        """Whether something is done before that step, which somebody else may have done."""
+        following = entry.settlement.following
+        return not self._joined or bool(following.openings or following.records or following.returns)
+
+    async def _refused(self, entry: Completion) -> Verdict:
+        """Nothing was done, for a right was not ours: which it is."""
+        hold = SENDING if entry.job is None else min(SENDING, self._lease * OF_LEASE)
+        answers = await self.persist(lambda: self._results.backend.hold_chords(entry.claims, hold))
+        pairs = zip(entry.claims, answers, strict=True)
+        return Verdict(ours=True, refused={claim.group_id: answer for claim, answer in pairs if not answer})
+
+    async def _refusal(self, entry: Completion) -> Verdict | None:
+        found = await self._refused(entry)
+        return found if found.refused else None
+
+    async def _send_bodies(self, entry: Completion) -> Verdict:
+        """Where broker and backend are in two places."""
+        settlement = entry.settlement
+
+        async def attempt() -> Verdict:
+            if (refusal := await self._refusal(entry)) is not None:
+                return refusal
+            if entry.job is not None:
+                (done,) = await self._broker.finish([_finish(entry, closes=False)])
+                return DONE if done else LOST
+            await self._broker.send(settlement.send)
+            if settlement.dead is not None:
+                await self._broker.bury([settlement.dead])
+            return DONE
+
+        verdict = await self._broker_outage.survive(attempt)
+        if verdict is DONE:
+            await self._close(entry.claims)
+        return verdict
 
     async def _chords(self, batch: list[Completion], ours: list[bool]) -> list[tuple[Return, ...]]:
         """Which chords are complete with each entry."""
@@ -168,10 +242,8 @@ class Settler:
                 due[n] = complete
         return due
 
-    async def _close(self, claims: list[ChordClaim]) -> None:
+    async def _close(self, claims: Sequence[ChordClaim]) -> None:
         """Not closed, a chord is only forgotten later; what was to be sent is on its way."""
-        if not claims:
-            return
         try:
             await self._backend_outage.survive(lambda: self._results.backend.close_chords(claims))
         except BackendError as error:
@@ -203,7 +275,7 @@ class Settler:
         for entry in batch:
             for group_id, tree in entry.settlement.following.trees:
                 await self._results.save_group(group_id, tree)
-        await backend.open_chords([opening for entry in batch for opening in entry.settlement.following.openings])
+        await backend.open_chords([opening for entry in batch for opening in _openings(entry)])
         returns = [found for entry in batch for found in entry.settlement.following.returns]
         if not returns:
             return [()] * len(batch)
@@ -226,6 +298,15 @@ class Settler:
         return [entry.job is None or not entry.job.lease_lost for entry in batch]
 
 
+def _openings(entry: Completion) -> tuple[ChordOpening, ...]:
+    """Opened in the name of the message: a worker that comes late with it must not open anew what is done since."""
+    openings = entry.settlement.following.openings
+    if not openings or entry.job is None:
+        return openings
+    tag = publish_tag(entry.job.delivery.body)
+    return tuple(replace(opening, token=tag) for opening in openings)
+
+
 def _is_one_step(entry: Completion) -> bool:
     """Whether all there is to do is the broker's, if it joins the result backend. Nearly always."""
     job, settlement = entry.job, entry.settlement
@@ -237,14 +318,18 @@ def _is_one_step(entry: Completion) -> bool:
     if following.openings or following.trees or following.records or following.claims:
         return False
     for found in following.returns:
-        if found.part.body is not None or found.part.why is not None:
+        if found.part.why is not None:
             return False
     return settlement.record is not None or bool(following.returns)
 
 
-def _finish(job: Job, settlement: Settlement, *, joined: bool = False) -> Finish:
-    if not joined:
-        return Finish(job.delivery, settlement.send, settlement.dead)
+def _finish(entry: Completion, *, closes: bool) -> Finish:
+    settlement, delivery = entry.settlement, None if entry.job is None else entry.job.delivery
+    return Finish(delivery, settlement.send, settlement.dead, closes=entry.claims if closes else ())
+
+
+def _whole_finish(job: Job, settlement: Settlement) -> Finish:
+    """With its result, and its parts of chords."""
     returns = settlement.following.returns
     parts = tuple([found.part for found in returns]) if returns else ()
     return Finish(job.delivery, settlement.send, settlement.dead, settlement.record, parts)

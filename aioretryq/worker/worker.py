@@ -18,7 +18,7 @@ from aioretryq.outage import Outage
 from aioretryq.outcome import Interrupted
 from aioretryq.topology import topology_of
 from aioretryq.worker.attempts import Attempts
-from aioretryq.worker.chords import ChordSweeper
+from aioretryq.worker.chords import ChordSweeper, Rescuer
 from aioretryq.worker.control import Control, Pieces
 from aioretryq.worker.events import Events, in_words
 from aioretryq.worker.executor import Executor
@@ -128,12 +128,13 @@ class Worker:
             housekeeping = Housekeeping(
                 broker, results.backend, conf, executor.repeated, broker_outage=outage, backend_outage=backend_outage
             )
-            sweeper = ChordSweeper(self.queue, sources.queues[0], broker_outage=outage, backend_outage=backend_outage)
+            sweeper = ChordSweeper(self.queue, broker_outage=outage, backend_outage=backend_outage)
             control = Control(Pieces(self, jobs, fetcher, revocations, executor, events, outage))
 
             async with anyio.create_task_group() as services:  # stops last
-                for service in (settler, events, control, leases, housekeeping, sweeper):
+                for service in (settler, events, control, leases, housekeeping):
                     services.start_soon(service.run)
+                services.start_soon(sweeper.run, Rescuer(self.queue, jobs, executor, revocations))
                 services.start_soon(jobs.watch)
                 async with jobs:  # drained, then cancelled and handed back
                     async with anyio.create_task_group() as intake:  # stops first

@@ -7,7 +7,8 @@ from uuid import uuid5
 
 from aioretryq.context import current_run
 from aioretryq.message import ChordAddition
-from aioretryq.workflows.in_place_run import current as running_here
+from aioretryq.workflows.eager_run import current as running_here
+from aioretryq.workflows.openings import life_of_chords
 from aioretryq.workflows.places import IDS, Place, as_one, in_place
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ async def add_to_chord(node: Node) -> Node:
     within = running_here() if request.is_eager else None
     if within is not None and within.expect(place.group_id or "", place.task_id):
         return part
-    results, conf = run.app.results, run.app.conf
-    life = conf.result_expires if conf.result_chord_expires is None else conf.result_chord_expires
-    added = [ChordAddition(run.request.group, place.task_id, life or None)]
+    results = run.app.results
+    added = [ChordAddition(run.request.group, place.task_id, life_of_chords(run.app.conf))]
     await results.ensure(lambda: results.backend.add_parts(added))
     return part
 

@@ -196,7 +196,7 @@ def _value(found: _Found) -> Any:
 async def _fail(queue: TaskQueue, body: Node, error: ChordError) -> None:
     """Tell all who wait for a body that it will never be sent."""
     done = format_moment(time.time())
-    later = [call for step in body.options.get("chain") or () for call in failing(read_signature(step))]
+    later = [call for step in body.options.get("chain") or () for call in failing(read_signature(step, lenient=True))]
     await queue.results.store(
         [
             queue.results.record(

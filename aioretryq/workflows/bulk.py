@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from aioretryq.errors import EncodeError
+from aioretryq.protocol import jsontypes
 from aioretryq.protocol.content import AUTH
 from aioretryq.protocol.members import Members
-from aioretryq.protocol.signature import TASK, merged_arguments, size
-from aioretryq.workflows.batches import Bulk, Like, Member, Opening
-from aioretryq.workflows.plan import Compiler, Given, Handle, Place, in_group, written
-from aioretryq.workflows.promises import ManyHandles
+from aioretryq.protocol.signature import TASK, as_dict, merged_arguments, read_signature, size
+from aioretryq.workflows.compiler import Compiler, Given, Place, in_group, written
+from aioretryq.workflows.plan import Bulk, Like, Member, Opening
+from aioretryq.workflows.promises import Handle, ManyHandles
 from aioretryq.workflows.shapes import unrolled
 
 if TYPE_CHECKING:
@@ -19,32 +22,20 @@ if TYPE_CHECKING:
 
     from aioretryq.message import TaskMessage
     from aioretryq.protocol.signature import Node
-    from aioretryq.workflows.plan import Compose
+    from aioretryq.workflows.sender import Sender
 
 
 class BulkCompiler(Compiler):
     """Makes a `bulk` of the group whose steps are `Members`; there is at most one, and it is sent at once.
 
-    `count` of its parts, if it is known. `uniform` says whether calls of a task with the same options differ by
-    nothing but ids and arguments. `check` raises what is wrong with a member.
+    `check` raises what is wrong with a member.
     """
 
-    def __init__(
-        self,
-        compose: Compose,
-        new_id: Callable[[], str],
-        reply_to: str,
-        *,
-        errbacks_in_header: bool = False,
-        count: int | None = None,
-        uniform: Callable[[str], bool] = lambda name: False,
-        check: Callable[[Node], object] | None = None,
-    ) -> None:
-        super().__init__(compose, new_id, reply_to, errbacks_in_header=errbacks_in_header)
-        self._count = count
-        self._uniform = uniform
+    def __init__(self, sender: Sender, *, check: Callable[[Node], object] | None = None) -> None:
+        super().__init__(sender)
         self._check = check
         self._many = ManyHandles()
+        self._read = 0
 
     def _freeze_group(self, node: Node, place: Place) -> tuple[Node, Handle]:
         if not isinstance(node.steps, Members):
@@ -62,14 +53,16 @@ class BulkCompiler(Compiler):
         called, awaited = self._called(node, given)
         gid = called.options["group_id"]
         made = Handle(gid, members=self._many)
-        opening = None if awaited is None else Opening(gid, self._count, None, written(awaited))
-        self.plan.bulk = Bulk(self._members(node, called, awaited), made, opening)
+        opening = None if awaited is None else Opening(gid, None, None, written(awaited))
+        suspects = self._suspects(node, called, awaited) if node.steps.listed else None
+        self.plan.bulk = Bulk(self._members(node, called, awaited), made, opening, suspects)
         self.plan.bulk_is_child = given.child
         return made
 
     def _members(self, node: Node, called: Given, awaited: Any) -> Iterator[Member]:
         pattern: _Pattern | None = None
         for index, member in enumerate(unrolled(node.steps)):
+            self._read = index + 1
             if self._check is not None:
                 self._check(member)
             frozen, handle = self._freeze(member, in_group(called, index))
@@ -78,14 +71,48 @@ class BulkCompiler(Compiler):
                 arguments = merged_arguments(frozen, called.args, called.kwargs)
                 yield Member((Like(pattern.message, handle.id, arguments.args, arguments.kwargs, index),), (), 1)
                 continue
-            self._member(frozen, called, awaited)
-            messages, openings = tuple(self.plan.messages), tuple(self.plan.openings)
-            self.plan.messages.clear()
-            self.plan.openings.clear()
+            made = self._made(frozen, called, awaited)
             pattern = None
-            if frozen.kind == TASK and self._uniform(frozen.task) and messages[0].content_type != AUTH:
-                pattern = _Pattern(member.task, _alike(member), messages[0])
-            yield Member(messages, openings, size(frozen))
+            if frozen.kind == TASK and self._sender.uniform(frozen.task):
+                (message,) = made.messages
+                if not isinstance(message, Like) and message.content_type != AUTH:
+                    pattern = _Pattern(member.task, _alike(member), message)
+            yield made
+        if not self._read and awaited is not None:
+            self.apply(read_signature(awaited), ([],), child=False)
+            yield self._taken(0)
+
+    def _made(self, frozen: Node, called: Given, awaited: Any) -> Member:
+        self._member(frozen, called, awaited)
+        return self._taken(size(frozen))
+
+    def _taken(self, parts: int) -> Member:
+        """What was just planned."""
+        made = Member(tuple(self.plan.messages), tuple(self.plan.openings), parts)
+        self.plan.messages.clear()
+        self.plan.openings.clear()
+        return made
+
+    def _suspects(self, node: Node, called: Given, awaited: Any) -> Iterator[Member | None]:
+        """See `Bulk.suspects`. What is looked at here is not when it is planned."""
+        check, self._check = self._check, None
+        for member in islice(unrolled(node.steps), self._read, None):
+            if check is not None:
+                check(member)
+            if self._is_plain(member):
+                yield None
+            else:
+                frozen, _ = self._freeze(member, in_group(called, 0))
+                yield self._made(frozen, called, awaited)
+
+    def _is_plain(self, member: Node) -> bool:
+        """Whether every serializer can encode it, and it is not too large by itself."""
+        simple = member.kind == TASK and not member.options
+        try:
+            encoded = jsontypes.dumps([member.args, member.kwargs] if simple else as_dict(member))
+        except EncodeError:
+            return False
+        return len(encoded) < self._sender.limit // 2
 
 
 class _Pattern(Struct, frozen=True):

@@ -5,18 +5,38 @@ Workers would find most of it, one step after the other, when it is too late to 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioretryq.calling import options_of_signature
 from aioretryq.errors import ConfigError
+from aioretryq.linking import NO_BODY, TOO_DEEP
 from aioretryq.protocol.members import Members
 from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, MAX_DEPTH, TASK, Node, read_signatures
 from aioretryq.workflows.shapes import spliced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 NO_COUNTING = (
     "A chord, or a group that something follows, needs a result backend to count its parts: set result_backend."
 )
 _LINKS = ("link", "link_error")
+
+
+def check_depth(node: Node) -> None:
+    """ConfigError where it is nested too deeply for whoever reads it, or walks through it here."""
+    level = [node]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for each in level for inner in _inside(each) if inner.kind != TASK]
+        if not level:
+            return
+    raise ConfigError(TOO_DEEP)
+
+
+def _inside(node: Node) -> Iterable[Node]:
+    """`Members` are looked at when they are made."""
+    steps = () if isinstance(node.steps, Members) else node.steps
+    return steps if node.body is None else (*steps, node.body)
 
 
 class Checker:
@@ -25,19 +45,22 @@ class Checker:
     def __init__(self, *, counts: bool) -> None:
         self._counts = counts
         self._ids: set[str] = set()
-        self._last: dict[str, Any] | None = None
+        self._told: dict[str, Node] = {}
+        self._last: Mapping[str, Any] | None = None
 
     def check(self, node: Node, depth: int = 0) -> None:
         """`Members` are not looked at: that has to be done when they are made."""
         if depth > MAX_DEPTH:
-            raise ConfigError(f"A workflow is nested more than {MAX_DEPTH} levels deep: no worker would read it.")
+            raise ConfigError(TOO_DEEP)
+        if node.kind == CHORD and node.body is None:
+            raise ConfigError(f"{NO_BODY} Nothing was sent.")
         if not self._counts and _has_barrier(node):
             raise ConfigError(NO_COUNTING)
+        self._once(node.task_id, node)
         if node.kind == TASK:
             self._call(node)
         else:
-            self._once(node.task_id, node)
-            self._links(node)
+            self._links(node.options)
         if node.body is not None:
             self.check(node.body, depth + 1)
         if not isinstance(node.steps, Members):
@@ -45,17 +68,21 @@ class Checker:
                 self.check(step, depth + 1)
 
     def _call(self, node: Node) -> None:
-        self._once(node.task_id, node)
         if node.options == self._last:  # nearly always, in large groups
             return
         options_of_signature(node.options, node.task)
-        self._links(node)
-        self._last = node.options
+        known = len(self._ids)
+        self._links(node.options)
+        self._last = node.options if known == len(self._ids) else None
 
-    def _links(self, node: Node) -> None:
-        for name in _LINKS:
-            for linked in read_signatures(node.options.get(name), name):
-                Checker(counts=self._counts).check(linked)
+    def _links(self, options: Mapping[str, Any]) -> None:
+        for linked in read_signatures(options.get("link"), "link"):
+            self.check(linked)
+        for linked in read_signatures(options.get("link_error"), "link_error"):
+            if linked.task_id is None or self._told.get(linked.task_id) != linked:
+                self.check(linked)  # else it is told of several steps, one of which fails
+            if linked.task_id is not None:
+                self._told[linked.task_id] = linked
 
     def _once(self, task_id: str | None, node: Node) -> None:
         if task_id is None:

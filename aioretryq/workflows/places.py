@@ -13,8 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aioretryq.errors import ConfigError
-from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, chord_of, linked, steps_of
-from aioretryq.workflows.shapes import link_error, listed, spliced
+from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, chord_of, linked, listed, steps_of
+from aioretryq.workflows.shapes import link_error, spliced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def check_replacement(node: Node) -> None:
     if node.options.get("chord") is not None:
         raise ConfigError("What replaces a task is not a part of a chord already: leave out its `chord`.")
     if node.kind == CHAIN and not spliced(node.steps):
-        raise ConfigError("An empty chain cannot replace a task: it has no value.")
+        raise ConfigError("An empty chain, one without steps, cannot replace a task: it has no value.")
 
 
 def replacement(node: Node, message: TaskMessage, *, in_header: bool) -> Node:

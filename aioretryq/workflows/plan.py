@@ -1,326 +1,202 @@
-"""From workflows to messages: what has to be sent for a chain, group, chord or call. Pure.
-
-Celery's rules (celery/canvas.py) without its mutable signatures: `Compiler.apply` takes a signature that was read and
-adds to a `Plan` the messages to send now and the chords to open before; what comes later travels inside them.
-Ids that the sender gave stay; all others are made by `new_id`, in an order that only depends on the signature.
-"""
+"""What is to be sent for a workflow, in the order in which it has to be: in batches, made when it is their turn."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from aioretryq.errors import EncodeError, ProtocolError
-from aioretryq.message import TaskMessage
-from aioretryq.protocol import jsontypes
-from aioretryq.protocol.signature import (
-    CHAIN,
-    GROUP,
-    TASK,
-    Node,
-    as_dict,
-    chord_of,
-    group_of,
-    merged_arguments,
-    merged_options,
-    read_signature,
-    size,
-)
-from aioretryq.workflows.batches import Opening, Plan
-from aioretryq.workflows.promises import Handle
-from aioretryq.workflows.shapes import (
-    OF_CHAIN,
-    body_link_error,
-    link,
-    link_error,
-    listed,
-    spliced,
-    ungrouped,
-    unrolled,
-)
+from aioretryq.calling import CallOptions
+from aioretryq.errors import ConfigError
+from aioretryq.protocol.saferepr import saferepr
+from aioretryq.workflows.promises import Handle, ManyHandles
 
-Compose = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], TaskMessage]
-"""(task, args, kwargs, options) -> message; options by Celery's names, as a signature has them."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-__all__ = ["Compiler", "Handle", "Opening", "Plan"]
+    from aioretryq.message import TaskMessage
+
+BATCH = 1000
+"""Messages, about: what one member of a group becomes stays together."""
 
 
-class Place(Struct, frozen=True):
-    """Where in a workflow something is: what freezing adds to its options."""
+class Opening(Struct, frozen=True):
+    """A chord to open before its header is sent; `structure` is the header's result, where parts are groups.
 
-    task_id: str | None = None
-    group_id: str | None = None
-    group_index: int | None = None
-    chord: dict[str, Any] | None = None
-    root_id: str | None = None
+    None as its size: the members are not counted yet. `body` is its signature, as the parts carry it, in JSON.
+    """
+
+    group_id: str
+    size: int | None
+    structure: list[Any] | None = None
+    body: bytes = b""
 
 
-class Given(Struct, frozen=True):
-    """How something is called: what comes before its own arguments, and options that win over its own."""
+class Like(Struct, frozen=True):
+    """A call of the task of `pattern` that differs from it in nothing but this."""
 
+    pattern: TaskMessage
+    id: str
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    options: Mapping[str, Any]
-    child: bool = True
+    kwargs: dict[str, Any]
+    group_index: int | None
 
+    @property
+    def root_id(self) -> str | None:
+        """None: it is its own."""
+        return None if self.pattern.root_id == self.pattern.id else self.pattern.root_id
 
-MAPS = ("celery.map", "celery.starmap", "celery.chunks")  # their subtask_type is None in what Celery composes
-_NOT_FOR_BODY = ("task_id", "parent_id", "link", "link_error", "countdown", "eta")
-_NOT_FOR_HEADER = ("task_id", "group_id", "group_index", "link", "link_error", "chain", "chord")
-NO_KWARGS: Mapping[str, Any] = {}
-
-
-class Compiler:
-    """Expands signatures into one plan."""
-
-    def __init__(
-        self, compose: Compose, new_id: Callable[[], str], reply_to: str, *, errbacks_in_header: bool = False
-    ) -> None:
-        self.plan = Plan()
-        self._compose = compose
-        self._new_id = new_id
-        self._reply_to = reply_to
-        self._errbacks_in_header = errbacks_in_header  # task_allow_error_cb_on_chord_header
-
-    def apply(
-        self,
-        node: Node,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] = NO_KWARGS,
-        options: Mapping[str, Any] = NO_KWARGS,
-        *,
-        child: bool = True,
-    ) -> Handle | None:
-        """Call the signature with `args` before its own; the result of the last thing in it, None if it is empty.
-
-        `child`: whether it becomes one of the sender's children.
-        """
-        return self._apply(node, Given(tuple(args), kwargs, options, child))
-
-    def _apply(self, node: Node, given: Given) -> Handle | None:
-        if node.kind == TASK:
-            return self._call(node, given)
-        if node.kind == CHAIN:
-            return self._chain(node, given)
-        if node.kind == GROUP:
-            later = listed(merged_options(node, given.options).get("chain"))
-            return self._followed(node, given, later) if later else self._group(node, given)
-        return self._chord(node, given)
-
-    def _child(self, handle: Handle, given: Given) -> Handle:
-        if given.child:
-            self.plan.children.append(handle.as_tuple())
-        return handle
-
-    def _call(self, node: Node, given: Given) -> Handle:
-        options = merged_options(node, given.options)
-        called = merged_arguments(node, given.args, given.kwargs)
-        task_id = options["task_id"] = options.get("task_id") or self._new_id()
-        self.plan.messages.append(self._compose(node.task, called.args, called.kwargs, routed(node, options)))
-        return self._child(Handle(task_id), given)
-
-    def _chain(self, node: Node, given: Given) -> Handle | None:
-        options = {**node.options, **_set(given.options)}
-        arguments = node.args if node.immutable else (*given.args, *node.args)
-        place = Place(*(options.get(name) for name in ("task_id", "group_id", "group_index", "chord", "root_id")))
-        steps, handles = self._prepare(node.steps, arguments, given.kwargs, place)
-        if not steps:
-            return None
-        for errback in listed(options.get("link_error")):
-            steps = [link_error(step, errback, self._errbacks_in_header) for step in steps]
-        for callback in listed(options.get("link")):
-            steps[0] = link(steps[0], callback)
-        first = steps.pop()
-        later = [*listed(options.get("chain")), *map(as_dict, steps)]
-        rest = {name: value for name, value in options.items() if name not in OF_CHAIN}
-        handle = self.apply(first, options={**rest, "chain": later}, child=given.child)
-        return handles[0] if steps else handle
-
-    def _group(self, node: Node, given: Given) -> Handle:
-        called, awaited = self._called(node, given)
-        gid = called.options["group_id"]
-        handles = []
-        for index, member in enumerate(unrolled(node.steps)):
-            frozen, handle = self._freeze(member, in_group(called, index))
-            self._member(frozen, called, awaited)
-            handles.append(handle)
-        if len(handles) == 1 and handles[0].members is not None:
-            return self._child(handles[0], given)  # as in Celery: of group(a | group(b, c)) the inner one
-        made = Handle(gid, members=handles)
-        return self._child(made, given) if handles else made
-
-    def _followed(self, group: Node, given: Given, later: list[dict[str, Any]]) -> Handle | None:
-        """A group as the body of a chord in the middle of a chain. Given to the members, as Celery gives it to them,
-        the rest would run once for each."""
-        *rest, following = later
-        header = ungrouped(group)
-        header.options.pop("chain", None)
-        chord = replace(chord_of(header, read_signature(following)), args=group.args)
-        options = {**given.options, "chain": rest or None}
-        return self._chord(chord, replace(given, options=options))
-
-    def _called(self, node: Node, given: Given) -> tuple[Given, Any]:
-        """How each member of a group is called, and the chord they are parts of."""
-        options = merged_options(node, given.options)
-        gid = options.pop("task_id", None) or self._new_id()
-        awaited = options.pop("chord", None)
-        options.pop("group_index", None)
-        options["group_id"] = gid
-        return Given((*given.args, *node.args), given.kwargs, options, child=False), awaited
-
-    def _member(self, frozen: Node, called: Given, awaited: Any) -> None:
-        chord = awaited if awaited is not None else frozen.options.get("chord")
-        self._apply(frozen, replace(called, options={**called.options, "chord": chord}))
-
-    def _chord(self, node: Node, given: Given) -> Handle | None:
-        options = {**node.options, **_set(given.options)}
-        gid = node.header.get("task_id") or node.task_id or self._new_id()
-        task_id = options.get("task_id")
-        body = self._chord_body(node, options)
-        place = Place(task_id=None if task_id == gid else task_id, group_id=gid, root_id=body.options.get("root_id"))
-        body, handle = self._freeze(body, place)
-        header = group_of(node.steps, **{**node.header, "task_id": gid})
-        header, returned = self._freeze(header, Place(group_id=gid, root_id=body.options.get("root_id")))
-        if not header.steps:
-            self.apply(body, ([],), child=given.child)
-            return handle
-        awaited = as_dict(body)
-        self._open(gid, header, returned, awaited)
-        passed = {name: value for name, value in options.items() if name not in _NOT_FOR_HEADER}
-        arguments = node.args if node.immutable else (*given.args, *node.args)
-        called_with = {**node.kwargs, **given.kwargs}
-        self._group(header, Given(arguments, called_with, {**passed, "chord": awaited}, given.child))
-        handle.origin.parent = returned
-        return handle
-
-    def _open(self, gid: str, header: Node, returned: Handle, body: dict[str, Any]) -> None:
-        members = returned.members or []
-        nested = any(member.members is not None for member in members)
-        self.plan.openings.append(Opening(gid, size(header), returned.as_tuple() if nested else None, written(body)))
-
-    def _chord_body(self, node: Node, options: dict[str, Any]) -> Node:
-        """The body with the chord's options and links."""
-        assert node.body is not None
-        body = node.body
-        for callback in listed(options.get("link")):
-            body = link(body, callback)
-        for errback in listed(options.get("link_error")):
-            body = body_link_error(body, errback)
-        return body.with_options(
-            **{name: value for name, value in options.items() if name not in _NOT_FOR_BODY and value is not None}
+    def message(self) -> TaskMessage:
+        return replace(
+            self.pattern,
+            id=self.id,
+            correlation_id=self.id,
+            root_id=self.root_id or self.id,
+            args=list(self.args),
+            kwargs=self.kwargs,
+            argsrepr=saferepr(self.args),
+            kwargsrepr=saferepr(self.kwargs),
+            group_index=self.group_index,
         )
 
-    # -- freezing: ids for everything that will be sent later
 
-    def _freeze(self, node: Node, place: Place) -> tuple[Node, Handle]:
-        if node.kind == TASK:
-            return self._freeze_task(node, place)
-        if node.kind == CHAIN:
-            return self._freeze_chain(node, place)
-        if node.kind == GROUP:
-            return self._freeze_group(node, place)
-        return self._freeze_chord(node, place)
+class Batch(Struct, frozen=True):
+    """Open these chords and write down the `seals` (chords opened before, of which more is known now), send the
+    messages; then all messages of the headers of `sent` are on their way."""
 
-    def _freeze_task(self, node: Node, place: Place) -> tuple[Node, Handle]:
-        options = dict(node.options)
-        task_id = options["task_id"] = node.task_id or place.task_id or self._new_id()
-        options.setdefault("reply_to", self._reply_to)
-        if place.root_id is not None:
-            options["root_id"] = place.root_id
-        _put_in_group(options, place)
-        return replace(node, options=options), Handle(task_id)
-
-    def _freeze_group(self, node: Node, place: Place) -> tuple[Node, Handle]:
-        options = dict(node.options)
-        gid = options["task_id"] = node.task_id or self._new_id()
-        _put_in_group(options, place)
-        frozen = [
-            self._freeze(member, replace(place, task_id=None, group_index=index))
-            for index, member in enumerate(unrolled(node.steps))
-        ]
-        made = replace(node, options=options, steps=tuple(member for member, _ in frozen))
-        return made, Handle(gid, members=[handle for _, handle in frozen])
-
-    def _freeze_chain(self, node: Node, place: Place) -> tuple[Node, Handle]:
-        place = replace(place, task_id=node.task_id or place.task_id)
-        steps, handles = self._prepare(node.steps, node.args, NO_KWARGS, place)
-        if not steps:
-            raise ProtocolError("A chain without tasks cannot be the body of a chord.")
-        options = {**node.options, "task_id": handles[0].id}
-        return replace(node, args=(), options=options, steps=tuple(reversed(steps))), handles[0]
-
-    def _freeze_chord(self, node: Node, place: Place) -> tuple[Node, Handle]:
-        assert node.body is not None
-        gid = node.header.get("task_id") or node.task_id or self._new_id()
-        header = group_of(node.steps, **{**node.header, "task_id": gid})
-        header, returned = self._freeze(header, Place(root_id=place.root_id))
-        body, handle = self._freeze(node.body, place)
-        handle.origin.parent = returned
-        made = replace(
-            node, options={**node.options, "task_id": gid}, steps=header.steps, header=header.options, body=body
-        )
-        return made, handle
-
-    def _prepare(
-        self, steps: Iterable[Node], args: tuple[Any, ...], kwargs: Mapping[str, Any], place: Place
-    ) -> tuple[list[Node], list[Handle]]:
-        """The steps of a chain as messages carry them, the last one first, and their results.
-
-        A group that something follows becomes the header of a chord with that as its body.
-        """
-        flat = spliced(steps, self._errbacks_in_header)
-        if flat:
-            flat[0] = merged_arguments(flat[0], args, kwargs)
-        nodes: list[Node] = []
-        handles: list[Handle] = []
-        for step in reversed(flat):
-            here = Place(root_id=place.root_id) if nodes else place
-            upgraded = step
-            if step.kind == GROUP and nodes:
-                upgraded = chord_of(step, nodes.pop())
-                upgraded = replace(upgraded, args=step.args)
-                handles.pop()
-            frozen, handle = self._freeze(upgraded, here)
-            nodes.append(frozen)
-            handles.append(handle)
-        for handle, before in itertools.pairwise(handles):
-            handle.origin.parent = before
-        return nodes, handles
+    messages: tuple[TaskMessage | Like, ...]
+    openings: tuple[Opening, ...] = ()
+    seals: tuple[Opening, ...] = ()
+    sent: tuple[Opening, ...] = ()
+    last: bool = False
 
 
-def routed(node: Node, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a call; `celery.map` and the like are routed by the name of the task that does the work."""
-    if node.task not in MAPS or options.get("route_name"):
-        return options
-    task = node.kwargs.get("task")
-    name = task.get("task") if isinstance(task, Mapping) else None
-    return {**options, "route_name": name} if isinstance(name, str) and name else options
+class Member(Struct, frozen=True):
+    """What is sent for one member of a group, and how many parts of it return."""
+
+    messages: tuple[TaskMessage | Like, ...]
+    openings: tuple[Opening, ...]
+    parts: int
 
 
-def in_group(called: Given, index: int) -> Place:
-    return Place(group_id=called.options["group_id"], group_index=index, root_id=called.options.get("root_id"))
+@dataclass(eq=False, slots=True)
+class Bulk:
+    """The members of one group, planned when they are sent: so that very many need no memory. `opening` if they are
+    the header of a chord."""
+
+    members: Iterator[Member]
+    handle: Handle
+    opening: Opening | None = None
+    suspects: Iterator[Member | None] | None = None
+    """Of a list, what there is to be said against members that are not planned yet, for who sends more than a batch:
+    raises what is wrong with one, gives those that may be impossible to encode, and None for each that is not."""
+
+    def pieces(self, size: int) -> Iterator[_Piece | None]:
+        """None after each member that fills no piece. At least one piece, unless there is nothing at all."""
+        piece = _Piece()
+        for member in self.members:
+            piece.messages += member.messages
+            piece.openings += member.openings
+            piece.parts += member.parts
+            if len(piece.messages) >= size:
+                yield piece
+                piece = _Piece()
+            else:
+                yield None
+        if piece.messages:
+            yield piece
 
 
-def written(body: dict[str, Any]) -> bytes:
-    """Nothing if it is no JSON: then it travels with the parts only."""
-    try:
-        return jsontypes.dumps(body)
-    except EncodeError:
-        return b""
+@dataclass(slots=True)
+class _Piece:
+    messages: list[TaskMessage | Like] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
+    parts: int = 0
 
 
-def _put_in_group(options: dict[str, Any], place: Place) -> None:
-    if place.group_id is not None and options.get("group_id") is None:
-        options["group_id"] = place.group_id
-    if place.chord is not None:
-        options["chord"] = place.chord
-    if place.group_index is not None:
-        options["group_index"] = place.group_index
+@dataclass(slots=True)
+class Plan:
+    """What a workflow becomes. `messages` and `openings` are all of it, unless there is a `bulk`: then it is what
+    `batches` gives, which can be read once. It is sent once: its ids are those of its tasks."""
+
+    messages: list[TaskMessage] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
+    children: list[list[Any]] = field(default_factory=list)
+    """What the sender's own result lists as its children."""
+    result: Handle | None = None
+    """Of the last thing in it; None if there is nothing in it."""
+    bulk: Bulk | None = None
+    bulk_is_child: bool = False
+    call: CallOptions = field(default_factory=CallOptions)
+    """How the sender is to send it: retry, retry_policy, timeout, wait."""
+    heavy: bool = False
+    """Whether its messages are large, of very many steps: to be encoded where nobody waits."""
+    _read: bool = field(default=False, init=False)
+    _taken: bool = field(default=False, init=False)
+
+    def take(self) -> None:
+        """By who sends it: ConfigError for the second one, also if the first one has failed."""
+        if self._taken:
+            raise ConfigError(
+                "This plan was sent before, or sending it has failed: its ids are taken. Compile the workflow again."
+            )
+        self._taken = True
+
+    def batches(self, size: int = BATCH) -> Iterator[Batch]:
+        """In the order in which they are to be sent. Raises what the iterator of a group's members raises, and what
+        composing a message raises: what was not yet given is not to be sent then. ConfigError where there is a `bulk`
+        that was read before."""
+        return (step for step in self.steps(size) if step is not None)
+
+    def steps(self, size: int = BATCH) -> Iterator[Batch | None]:
+        """As `batches`, with None in between: for who wants to do something else now and then."""
+        if self.bulk is None:
+            return self._of_all(size)
+        if self._read:
+            raise ConfigError("The batches of this plan were read before: compile the workflow again.")
+        self._read = True
+        return self._of_bulk(self.bulk, size)
+
+    def _of_all(self, size: int) -> Iterator[Batch]:
+        openings = tuple(self.openings)
+        for start in range(0, len(self.messages), size):
+            last = start + size >= len(self.messages)
+            yield Batch(
+                tuple(self.messages[start : start + size]),
+                () if start else openings,
+                sent=openings if last else (),
+                last=last,
+            )
+
+    def _of_bulk(self, bulk: Bulk, size: int) -> Iterator[Batch | None]:
+        waiting: _Piece | None = None  # what is known of a chord at its end is written down before the end
+        opening = bulk.opening
+        parts = 0
+        for piece in bulk.pieces(size):
+            if piece is None or waiting is None:
+                waiting = piece or waiting
+                yield None
+                continue
+            parts += waiting.parts
+            begin = waiting.openings if opening is None else [opening, *waiting.openings]
+            yield Batch(tuple(waiting.messages), tuple(begin), (), tuple(waiting.openings))
+            waiting, opening = piece, None
+        if waiting is not None:
+            yield self._last(bulk, waiting, parts + waiting.parts, is_only=opening is bulk.opening)
+
+    def _last(self, bulk: Bulk, piece: _Piece, parts: int, *, is_only: bool) -> Batch:
+        messages, begin = tuple(piece.messages), tuple(piece.openings)
+        if bulk.opening is None or not parts:  # of an empty header only the body is there
+            return Batch(messages, begin, (), begin, last=True)
+        known = _sealed(bulk.opening, bulk.handle, parts)
+        if is_only:
+            return Batch(messages, (known, *begin), (), (*begin, known), last=True)
+        return Batch(messages, begin, (known,), (*begin, known), last=True)
 
 
-def _set(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _sealed(opening: Opening, header: Handle, parts: int) -> Opening:
+    members = header.members
+    nested = isinstance(members, ManyHandles) and members.nested
+    return replace(opening, size=parts, structure=header.as_tuple() if nested else None)

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 TASK = "aioretryq.rescue_chord"
 
+QUEUE = "aioretryq.rescue"
+"""Where those messages go: every worker of ours looks into it, and none of Celery's, which would discard them."""
+
 COMPLETE = "complete"
 """Why a body is to be sent, of the reasons of an `OverdueChord`. For all others it has failed."""
+
+EXPIRED = "expired"
 
 
 class Rescue(Struct, frozen=True):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from aioretryq.errors import ProtocolError
 from aioretryq.protocol.members import Members
-from aioretryq.protocol.saferepr import saferepr
-from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, linked, merged_arguments, steps_of
+from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, linked, listed, merged_arguments, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    Steps = tuple[Node, ...] | Members[Node]
 
 OF_CHAIN = ("task_id", "group_id", "group_index", "chord", "link", "link_error", "root_id", "parent_id")
 """Options of a chain that are not those of its first step."""
@@ -40,7 +40,7 @@ def spliced(steps: Iterable[Node], errbacks_in_header: bool = False) -> list[Nod
     flat: list[Node] = []
     empty: list[Node] = []
     for step in steps:
-        found = _only_member(step)
+        found = _ungrouped(step)
         if found.kind == CHAIN:
             flat += spliced(_with_first_arguments(found), errbacks_in_header)
         elif found.kind == GROUP and not any(True for _ in unrolled(found.steps)):
@@ -52,12 +52,20 @@ def spliced(steps: Iterable[Node], errbacks_in_header: bool = False) -> list[Nod
     return flat or empty[-1:]
 
 
-def _only_member(node: Node) -> Node:
-    while node.kind == GROUP:
-        few = node.steps.first(2) if isinstance(node.steps, Members) else node.steps[:2]
-        if len(few) != 1:
-            break
-        node = merged_arguments(few[0], node.args, {})
+def first_of(steps: Steps, count: int) -> list[Node]:
+    """Of a generator no more than these are made."""
+    return steps.first(count) if isinstance(steps, Members) else list(steps[:count])
+
+
+def only_member(node: Node) -> Node | None:
+    """Of a group with one member that one."""
+    few = first_of(node.steps, 2) if node.kind == GROUP else []
+    return few[0] if len(few) == 1 else None
+
+
+def _ungrouped(node: Node) -> Node:
+    while (only := only_member(node)) is not None:
+        node = merged_arguments(only, node.args, {})
     return node
 
 
@@ -101,9 +109,9 @@ def link(node: Node, callback: dict[str, Any]) -> Node:
 def link_error(node: Node, errback: dict[str, Any], in_header: bool = False) -> Node:
     """With an errback for its failure: of a chord in its body, and `in_header` of each part."""
     if node.kind == GROUP:
-        return replace(node, steps=_each(node.steps, lambda member: link_error(member, errback, in_header)))
+        return replace(node, steps=each_of(node.steps, lambda member: link_error(member, errback, in_header)))
     if node.kind == CHORD and node.body is not None:
-        header = _each(node.steps, lambda member: _in_header(member, errback, in_header))
+        header = each_of(node.steps, lambda member: _in_header(member, errback, in_header))
         return replace(node, steps=header, body=link_error(node.body, errback, in_header))
     return linked(node, "link_error", errback)
 
@@ -113,9 +121,8 @@ def _in_header(part: Node, errback: dict[str, Any], in_header: bool) -> Node:
     return link_error(part, errback, in_header) if in_header or part.kind == CHORD else part
 
 
-def _each(
-    steps: tuple[Node, ...] | Members[Node], change: Callable[[Node], Node]
-) -> tuple[Node, ...] | Members[Node]:
+def each_of(steps: Steps, change: Callable[[Node], Node]) -> Steps:
+    """All of them changed: those of a generator when they are read."""
     return steps.map(change) if isinstance(steps, Members) else tuple(map(change, steps))
 
 
@@ -137,15 +144,6 @@ def body_link_error(body: Node, errback: dict[str, Any]) -> Node:
     if body.kind == GROUP and body.options.get("link_error") is None:
         return link_error(body, errback)
     return linked(body, "link_error", errback)
-
-
-def listed(value: Any) -> list[dict[str, Any]]:
-    if value is None:
-        return []
-    found = list(value) if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(each, dict) for each in found):
-        raise ProtocolError(f"Signatures are objects, not {saferepr(value, 80)}.")
-    return found
 
 
 def _once(signatures: list[dict[str, Any]]) -> list[dict[str, Any]]:

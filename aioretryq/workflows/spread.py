@@ -32,11 +32,18 @@ _TOGETHER = (_ADDRESS, _DELAY)
 def spread(node: Node, options: Mapping[str, Any], now: float) -> tuple[Node, dict[str, Any]]:
     """The workflow with what is for its steps, and the options that are for the call itself.
 
-    A call is as it is: whatever is given with it is the call's.
+    A call is as it is: whatever is given with it is the call's, but for stamps, which add to its own.
     """
-    if node.kind == TASK:
-        return node, dict(options)
     inherited, rest = _parted(options, now)
+    if node.kind == TASK:
+        stamps = {name: inherited[name] for name in inherited.get("stamped_headers") or () if name in inherited}
+        if not stamps:
+            return node, dict(options)
+        made = _joined(node.options, {**stamps, "stamped_headers": inherited["stamped_headers"]})
+        names = {*stamps, "stamps", "stamped_headers"}
+        return replace(node, options=made), {name: value for name, value in options.items() if name not in names}
+    if (task_id := rest.pop("task_id", None)) is not None:
+        node = node.with_options(task_id=task_id)
     return _spread(node, inherited, now), rest
 
 
@@ -46,22 +53,33 @@ def _spread(node: Node, inherited: dict[str, Any], now: float) -> Node:
     own, rest = _parted(node.options, now)
     mine = _joined(own, inherited)
     if node.kind == CHAIN:
-        return replace(node, options=rest, steps=_chain(node, mine, now))
+        return _chain(node, mine, rest, now)
     if node.kind == CHORD and node.body is not None:
         of_header, header_rest = _parted(node.header, now)
         header = _joined(of_header, mine)
-        body = _spread(node.body, _later(mine), now)
+        frozen = rest.get("task_id") == node.header.get("task_id")  # by Celery, with the header's id
+        last = node.body if frozen else _named(node.body, rest.pop("task_id", None))
+        body = _spread(last, _later(mine), now)
         return replace(node, options=rest, header=header_rest, steps=_group(node, header, now), body=body)
     return replace(node, options=rest, steps=_group(node, mine, now))
 
 
-def _chain(node: Node, inherited: dict[str, Any], now: float) -> tuple[Node, ...]:
+def _named(last: Node, task_id: str | None) -> Node:
+    """What a chain or chord ends in has its id: their result is its result."""
+    return last if task_id is None or last.task_id is not None else last.with_options(task_id=task_id)
+
+
+def _chain(node: Node, inherited: dict[str, Any], rest: dict[str, Any], now: float) -> Node:
+    given = list(node.steps)
+    last = next((number for number, step in reversed(list(enumerate(given))) if not is_empty_chain(step)), None)
+    if last is not None:
+        given[last] = _named(given[last], rest.pop("task_id", None))
     steps, here = [], inherited
-    for step in node.steps:
+    for step in given:
         steps.append(_spread(step, here, now))
         if not is_empty_chain(step):
             here = _later(inherited)
-    return tuple(steps)
+    return replace(node, options=rest, steps=tuple(steps))
 
 
 def _group(node: Node, inherited: dict[str, Any], now: float) -> tuple[Node, ...] | Members[Node]:

@@ -55,6 +55,7 @@ LAYERS = [
             "composing",
             "linking",
             "canvas",
+            "drawing",
             "workflows",
             "publishing",
             "sending",
@@ -188,4 +189,6 @@ def test_workers_do_not_know_the_canvas() -> None:
     for path in MODULES:
         module = module_name(path)
         if rank(module) == RANK["worker"] or module.startswith("workflows"):
-            assert not {name for name in imports(ast.parse(path.read_text())) if name.startswith("canvas")}, module
+            assert not {
+                name for name in imports(ast.parse(path.read_text())) if name.startswith(("canvas", "drawing"))
+            }, module

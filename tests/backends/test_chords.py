@@ -21,7 +21,7 @@ from aioretryq.config import Settings
 from aioretryq.drivers import sqlite_layout
 from aioretryq.errors import BackendError, ConfigError
 from aioretryq.message import ChordAddition, ChordClaim, ChordOpening
-from contracts.chord_contract import ChordContract, part
+from contracts.chord_contract import ChordContract, opening, part
 from contracts.overdue_contract import OverdueContract
 from contracts.redis_time import let_pass
 from contracts.shifted_clock import ShiftedClock
@@ -117,6 +117,21 @@ class TestEarlierFiles:
         query = "SELECT (SELECT count(*) FROM chord_bodies), (SELECT count(*) FROM chord_additions)"
         assert earlier.execute(query).fetchall() == [(0, 0)]
 
+    async def test_who_has_it_open_closes_a_chord(self, world, earlier):
+        backend = await world.connect()
+        await backend.open_chords([opening(1, "h")])
+        earlier.execute("UPDATE chords SET sender = 'tok', done = 1, expires = 9e9 WHERE group_id = 'h'")
+        for _ in range(3):
+            await world.advance(400)
+            assert await backend.overdue_chords(5, 10) == []
+
+    async def test_who_has_it_open_knows_of_parts_that_were_added(self, world, earlier):
+        backend = await world.connect()
+        await backend.add_parts([ChordAddition("g", "t9"), ChordAddition("h", "t9")])
+        await backend.open_chords([opening(1, "h")])
+        sizes = earlier.execute("SELECT group_id, size FROM chords ORDER BY group_id").fetchall()
+        assert sizes == [("g", 4), ("h", 2)]
+
 
 class TestRedis(ChordContract, OverdueContract):
     @pytest.fixture
@@ -157,6 +172,44 @@ class TestOurKeys:
         await backend.close_chords([ChordClaim("g", "by-t0")])
         assert server.keys() == [b"shop_celery-taskset-meta-g.c"]
 
+    async def test_of_one_that_is_closed_only_its_opener_is_kept(self, backend, server):
+        await backend.open_chords([ChordOpening("g", 1, 100, b"body", token="a")])
+        await backend.count_parts([part(0)])
+        await backend.close_chords([ChordClaim("g", "by-t0")])
+        entry = "shop_celery-taskset-meta-g.r"
+        assert server.hgetall(entry) == {b"opener": b"a"}
+        assert 298 <= server.ttl(entry) <= 300
+
+    async def test_of_one_that_lives_for_ever_nothing_stays(self, backend, redis_url, server):
+        await backend.open_chords([ChordOpening("g", 1, None, b"body")])
+        assert server.ttl("shop_celery-taskset-meta-g.r") > 86400
+        server.delete("shop_celery-taskset-meta-g.s")  # as a Celery worker that has sent its body
+        server.set("shop_celery-taskset-meta-g.c", "done")
+        let_pass(redis_url, 11)
+        assert await backend.overdue_chords(20, 10) == []
+        assert server.keys() == [b"shop_celery-taskset-meta-g.c"]
+
+    @pytest.mark.parametrize("broken", [".j", ".r"])
+    async def test_one_that_is_broken_keeps_nobody_from_the_others(self, backend, redis_url, server, broken):
+        await backend.open_chords([ChordOpening(name, 1, 1e6, b"body", 5.0) for name in ("bad", "good")])
+        server.delete(f"shop_celery-taskset-meta-bad{broken}")
+        server.rpush(f"shop_celery-taskset-meta-bad{broken}", "not as it should be")
+        let_pass(redis_url, 20)
+        told = [(each.group_id, each.why) for each in await backend.overdue_chords(20, 10)]
+        assert sorted(told) == [("bad", "broken"), ("good", "unsent")]
+        let_pass(redis_url, 1000)
+        (again,) = await backend.overdue_chords(20, 10)
+        assert (again.group_id, again.told) == ("good", 2)
+
+    @pytest.mark.parametrize("kind", [".s", ".t"])
+    async def test_a_size_that_is_no_number_is_not_known(self, backend, redis_url, server, kind):
+        await backend.open_chords([ChordOpening("g", 1, 1000, b"body")])
+        server.set(f"shop_celery-taskset-meta-g{kind}", "many", keepttl=True)
+        assert await backend.count_parts([part(0, ttl=1000)]) == [False]
+        let_pass(redis_url, 950)
+        (found,) = await backend.overdue_chords(20, 10)
+        assert (found.why, found.returned, found.size) == ("expired", 1, None)
+
     async def test_what_was_forgotten_is_dropped_by_the_next_look(self, backend, redis_url, server):
         await backend.open_chords([ChordOpening("g", 1, 100, b"body")])
         let_pass(redis_url, 101)
@@ -169,6 +222,12 @@ class TestOurKeys:
         let_pass(redis_url, 3 * 86400)
         await backend.open_chords([ChordOpening("g", 1, 100, b"body")])
         assert server.zrange("shop_aioretryq.chords", 0, -1) == [b"g"]
+
+    async def test_those_that_live_are_kept_meanwhile(self, backend, redis_url, server):
+        await backend.open_chords([ChordOpening("living", 1, 10 * 86400, b"body", 60.0)])
+        let_pass(redis_url, 3 * 86400)
+        await backend.open_chords([ChordOpening("g", 1, 100, b"body")])
+        assert [each.group_id for each in await backend.overdue_chords(20, 10)] == ["living"]
 
 
 class TestCelerysKeys:
@@ -231,6 +290,20 @@ class TestCelerysKeys:
         assert json.loads(first) == [1, "t0", "SUCCESS", "from celery"]
         assert celery.on_chord_part_return(request, states.SUCCESS, "a third time") is None
         assert server.llen("celery") == 0, "the body is ours to send"
+
+    async def test_its_parts_live_for_less(self, backend, celery, redis_url):
+        """A worker of Celery with another `result_expires` counts one of ours: the chord is as healthy as before."""
+        celery.expires = 3600
+        await backend.open_chords([opening(2, ttl=86400.0)])
+        request = Context(id="t0", group="g", group_index=0, chord={"task": "w.body"})
+        let_pass(redis_url, 11)
+        assert await backend.overdue_chords(60, 10) == []
+        celery.on_chord_part_return(request, states.SUCCESS, "from celery")
+        for _ in range(8):
+            let_pass(redis_url, 400)
+            assert await backend.overdue_chords(60, 10) == []
+        let_pass(redis_url, 100)
+        assert [each.why for each in await backend.overdue_chords(60, 10)] == ["expired"]
 
 
 async def test_without_a_backend_there_are_no_chords():

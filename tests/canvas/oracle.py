@@ -72,6 +72,7 @@ class Run:
 
     def outcome(self, node: Composed) -> Outcome | None:
         """Of the whole; None if there is nothing in it."""
+        node = node if self.eager else returning(node)
         if node["subtask_type"] == "chain" and not spliced(node):
             return None
         if node["subtask_type"] == "group":
@@ -124,6 +125,8 @@ class Run:
         return unrolled(members, backwards=self.backwards)
 
     def _call(self, node: Composed, args: tuple[Any, ...]) -> Outcome:
+        if node == NOTHING:
+            return Value([])
         args = tuple(node["args"]) if node["immutable"] else (*args, *node["args"])
         at, by, name = node["kwargs"]["at"], node["kwargs"].get("by", 0), node["task"].removeprefix("t.")
         if name == "fail":
@@ -139,6 +142,40 @@ class Run:
 
     def _tell(self, node: Composed, error: Failed) -> None:
         self.log += [f"{errback['kwargs']['at']} told {error.type}" for errback in listed(node, "link_error")]
+
+
+NOTHING: Composed = {
+    "task": "celery.accumulate",
+    "args": [],
+    "kwargs": {},
+    "options": {},
+    "subtask_type": None,
+    "immutable": True,
+}
+
+
+def returning(node: Composed, *, part: bool = False) -> Composed:
+    """With a call that returns an empty list in place of each empty group that a part of another group ends in: of
+    the empty one nothing would return to who counts."""
+    kwargs = node["kwargs"]
+    match node["subtask_type"]:
+        case "chain":
+            if not (steps := spliced(node)):
+                return node
+            steps = [*map(returning, steps[:-1]), returning(steps[-1], part=part)]
+            return {**node, "kwargs": {"tasks": steps}}
+        case "group":
+            if part and not list(unrolled([node])):
+                return NOTHING
+            return {**node, "kwargs": {"tasks": list(map(_member, members_of(node)))}}
+        case "chord":
+            header = list(map(_member, header_of(node)))
+            return {**node, "kwargs": {**kwargs, "header": header, "body": returning(kwargs["body"], part=part)}}
+    return node
+
+
+def _member(node: Composed) -> Composed:
+    return returning(node, part=node["subtask_type"] != "group")
 
 
 def spliced(chain: Composed) -> list[Composed]:

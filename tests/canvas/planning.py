@@ -11,11 +11,12 @@ from celery import Signature
 from aioretryq.calling import compose, options_of_signature
 from aioretryq.config import Settings
 from aioretryq.protocol.signature import Node, read_signature
-from aioretryq.workflows.compiling import Sender, compile
+from aioretryq.workflows.compile import compile
+from aioretryq.workflows.sender import Sender
 
 if TYPE_CHECKING:
     from aioretryq.message import TaskMessage
-    from aioretryq.workflows.batches import Plan
+    from aioretryq.workflows.plan import Plan
 
 NOW = 1_000_000.0
 

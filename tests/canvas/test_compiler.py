@@ -32,9 +32,10 @@ from aioretryq.protocol.signature import (
     read_signature,
     size,
 )
-from aioretryq.workflows.batches import Like
 from aioretryq.workflows.bulk import BulkCompiler
-from aioretryq.workflows.plan import Compiler, Plan
+from aioretryq.workflows.compiler import Compiler
+from aioretryq.workflows.plan import Like, Plan
+from aioretryq.workflows.sender import Sender
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "task_messages_v2.json").read_text())
 ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-.*|id\d+$")
@@ -47,7 +48,7 @@ def compiled(signature: Signature | dict, args=(), **options) -> Plan:
         call = options_of_signature(options, name)
         return compose(name, (args, kwargs), call, task=None, settings=Settings(), caller=None, now=0.0)
 
-    compiler = Compiler(made, lambda: f"id{next(numbers)}", "here")
+    compiler = Compiler(Sender(made, lambda: f"id{next(numbers)}", "here", 0.0))
     found = signature if type(signature) is dict else written(signature)
     compiler.apply(read_signature(found), args, options=options)
     return compiler.plan
@@ -326,7 +327,8 @@ def returning(node, to=None):
         return returning(node.steps[-1], to)
     if node.kind == CHORD:
         return returning(node.body, to)
-    return [(to, node.task_id)] if to else []
+    awaited = node.options.get("chord")
+    return [*([(to, node.task_id)] if to else []), *(returning(read_signature(awaited)) if awaited else [])]
 
 
 @given(nodes())
@@ -361,10 +363,10 @@ def test_members_that_are_made_later_become_the_same(member, size_):
         lambda steps: Node(CHAIN, "celery.chain", steps=(group_of(steps), Node(TASK, "w.total"))),
     ]
     for kind in kinds:
-        for count in (None, sum(map(size, members))):
-            at_once, by = planned(kind(members)), sender()
-            compiler = BulkCompiler(by.compose, by.new_id, "here", count=count, uniform=lambda name: True)
-            compiler.plan.result = compiler.apply(kind(Members(iter(members))))
+        for source in (iter(members), tuple(members)):
+            at_once = planned(kind(members))
+            compiler = BulkCompiler(sender(uniform=lambda name: True))
+            compiler.plan.result = compiler.apply(kind(Members(source)))
             batches = list(compiler.plan.batches(size_))
             made = [m.message() if isinstance(m, Like) else m for batch in batches for m in batch.messages]
             assert same(made) == same(at_once.messages)

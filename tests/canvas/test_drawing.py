@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from aioretryq import ConfigError, TaskQueue, Worker
 from aioretryq.canvas import chain, chord, group, signature
-from aioretryq.canvas.drawing import Tree, dot, draw, mermaid, tree_of, tree_of_result
-from aioretryq.canvas.trees import MOST, TOGETHER
+from aioretryq.drawing.pictures import Tree, dot, draw, mermaid, tree_of, tree_of_result
+from aioretryq.drawing.trees import MOST, TOGETHER
 from aioretryq.protocol.result import ResultDocument
 from queues import memory_url, soon
 

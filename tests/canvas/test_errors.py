@@ -13,7 +13,7 @@ from celery import chain, chord, group
 
 from aioretryq import ChordError, Worker, states
 from aioretryq.protocol.signature import read_signature
-from aioretryq.workflows.plan import Handle
+from aioretryq.workflows.promises import Handle
 from aioretryq.workflows.sending import send_signature
 from aioretryq.workflows.shapes import link_error
 from queues import soon, until

@@ -12,7 +12,7 @@ from celery import chain, chord, group
 from celery.canvas import xmap, xstarmap
 
 from aioretryq import ChordError, ProtocolError, TaskQueue, TaskRevokedError, Worker
-from aioretryq.workflows.plan import Handle
+from aioretryq.workflows.promises import Handle
 from aioretryq.workflows.sending import send_signature
 from queues import dead_letters, memory_url, soon, until
 

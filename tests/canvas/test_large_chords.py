@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioretryq import ChordError, chord, group
-from aioretryq.worker.conclusion import MANY
+from aioretryq.worker.bodies import MANY
 from queues import soon
 
 
@@ -30,10 +30,19 @@ async def test_a_failure_among_very_many(queue, worker):
 
 async def test_a_body_that_no_message_can_hold_fails_at_once(queue, worker):
     """Of what it failed, and what to do: nobody waits for it, nor for what comes after it."""
-    parts = [s(queue, "echo", "x" * 10_000) for _ in range(20)]
+    parts = [s(queue, "echo", "x" * 10_000) for _ in range(15)]
     workflow = chord(parts, s(queue, "echo", task_id="B")) | s(queue, "echo", task_id="later")
     queue.conf.max_payload_bytes = 100_000
     result = await workflow.delay()
     for waiting in (queue.AsyncResult("B"), result):
         with pytest.raises(ChordError, match="max_payload_bytes is 100,000"):
             await soon(waiting.get())
+
+
+async def test_parts_that_have_returned_more_than_a_body_can_take(queue, worker):
+    """Not all of that is read: no message could hold it."""
+    parts = [s(queue, "echo", "x" * 10_000) for _ in range(50)]
+    queue.conf.max_payload_bytes = 100_000
+    result = await chord(parts, s(queue, "echo", task_id="B")).delay()
+    with pytest.raises(ChordError, match="more than 200,000 bytes"):
+        await soon(result.get())

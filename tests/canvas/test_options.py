@@ -14,7 +14,7 @@ from aioretryq import TaskQueue
 from aioretryq.config import Settings
 from aioretryq.errors import ConfigError, UnknownSettingError
 from aioretryq.protocol.task import format_moment
-from aioretryq.workflows.compiling import compile
+from aioretryq.workflows.compile import compile
 from aioretryq.workflows.sending import start
 from queues import soon
 

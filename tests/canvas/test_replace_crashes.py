@@ -51,7 +51,7 @@ async def victim(queue, operation):
     return await survive(queue, operation)
 
 
-POINTS = ["open_chords", "finish", "count_parts", "hold_chords"]
+POINTS = ["open_chords", "finish", "count_parts"]
 
 
 @pytest.mark.parametrize("operation", POINTS)

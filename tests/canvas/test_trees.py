@@ -12,7 +12,7 @@ import pytest
 from canvas.oracle import Members, Run, Value, everything, failure
 from canvas.tree_apis import ByCelery, ByUs, written
 from canvas.tree_tasks import define
-from canvas.trees import Call, Chain, Chord, Group, Tree, built, drawn, trees
+from canvas.trees import END_IN_NOTHING, Call, Chain, Chord, Group, Tree, built, drawn, trees
 from celery import Celery
 from celery.result import EagerResult, allow_join_result
 from celery.result import GroupResult as CelerysGroup
@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from aioretryq import GroupResult, TaskQueue, Worker
 from aioretryq.protocol.signature import read_signature
+from aioretryq.workflows.handles import results_of
+from aioretryq.workflows.sending import send_signature
 from queues import memory_url, soon, until
 
 DRAWN = drawn(200, seed=2)
@@ -78,6 +80,8 @@ ADD, FAIL = Call("add", (1,)), Call("fail", error="ValueError")
 ONCE_WRONG = [
     Chain((Chord((ADD,), Group((ADD, ADD))), Chain((ADD, ADD)))),  # the rest was run by each member of the body
     Chain((Chord((), Group(())), Chord((ADD,), ADD))),  # the rest was not run
+    Chord((Chord((ADD,), Group(())), Chord((FAIL,), Chain((Group(()),)))), ADD),
+    *END_IN_NOTHING,  # the body was never called: nothing returns of an empty group
     Chord((FAIL,), Chain((Chord((ADD,), Call("add", errbacks=1)), Chain((ADD, ADD))))),  # the errback was not called
 ]
 
@@ -92,13 +96,17 @@ def test_our_worker(tmp_path_factory: pytest.TempPathFactory, kind: str, found: 
 
 
 async def check(url: str, found: list[Tree]) -> None:
-    """All at once, as they must not get into each other's way."""
+    """All at once, as they must not get into each other's way; each as it was composed, and as others would send it:
+    a dictionary."""
     log: list[str] = []
     async with TaskQueue(url) as queue:
         define(task_of(queue), log.append)
+        found = [*found, *found]
         signatures = [built(tree, ByUs(queue), f"{n}") for n, tree in enumerate(found)]
+        composed, received = signatures[: len(found) // 2], signatures[len(found) // 2 :]
         async with Worker(queue, concurrency=20).running():
-            results = [await signature for signature in signatures]
+            results = [await signature for signature in composed]
+            results += [await sent_as_received(queue, written(signature)) for signature in received]
             outcomes = [await outcome_of(result) for result in results]
             runs = [Run() for _ in found]
             expected = [run.outcome(written(signature)) for run, signature in zip(runs, signatures, strict=True)]
@@ -107,6 +115,11 @@ async def check(url: str, found: list[Tree]) -> None:
             noted = everything(runs)
             await until(lambda: len(log) >= noted.total())
             assert Counter(log) == noted
+
+
+async def sent_as_received(queue: TaskQueue, signature: dict[str, Any]) -> Any:
+    handle = await send_signature(queue, signature)
+    return None if handle is None else results_of(handle, queue)
 
 
 def task_of(queue: TaskQueue) -> Any:

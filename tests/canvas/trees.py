@@ -95,7 +95,7 @@ def trees(depth: int = 4) -> st.SearchStrategy[Tree]:
     def drawn_tree(draw: st.DrawFn) -> Tree:
         return grown(lambda values: draw(st.sampled_from(values)), depth)
 
-    return drawn_tree().filter(lambda tree: 1 <= size(tree) <= MOST_CALLS and not waits_for_nothing(tree))
+    return drawn_tree().filter(lambda tree: 1 <= size(tree) <= MOST_CALLS and not lacks_a_body(tree))
 
 
 def drawn(count: int, seed: int = 1, depth: int = 4) -> list[Tree]:
@@ -104,32 +104,32 @@ def drawn(count: int, seed: int = 1, depth: int = 4) -> list[Tree]:
     found: dict[Tree, None] = {}
     while len(found) < count:
         tree = grown(choose, depth)
-        if not isinstance(tree, Call) and 2 <= size(tree) <= MOST_CALLS and not waits_for_nothing(tree):
+        if not isinstance(tree, Call) and 2 <= size(tree) <= MOST_CALLS and not lacks_a_body(tree):
             found.setdefault(tree)
     return list(found)
 
 
-def waits_for_nothing(tree: Tree) -> bool:
-    """Whether something in it ends in an empty group: no part ever returns of that, so a chord around it, as Celery
-    counts its parts, waits for ever."""
-    return any(ends_in_nothing(part) for part in parts(tree) if part is not tree and not isinstance(part, Group))
-
-
-def ends_in_nothing(tree: Tree) -> bool:
-    match tree:
-        case Call():
-            return False
-        case Group(members):
-            return all(map(ends_in_nothing, members))
-        case Chain(steps):
-            real = [step for step in steps if not (isinstance(step, Group) and ends_in_nothing(step))]
-            return not real or ends_in_nothing(real[-1])
-    return ends_in_nothing(tree.body)
+_ONE = Call("add", (1,))
+END_IN_NOTHING: tuple[Tree, ...] = (
+    Chord((Chain((Group(()),)), _ONE), _ONE),
+    Chord((Chord((_ONE,), Group(())), _ONE), Call("echo")),
+    Group((Chord((_ONE,), Group(())), Chain((Group(()),)), _ONE)),
+    Chain(
+        (_ONE, Chord((Call("fail", error="KeyError"),), Chain((Chord((), Group(())),))), Group((_ONE, _ONE)), _ONE)
+    ),
+)
+"""Parts of groups in which the last thing is an empty group: seldom drawn."""
 
 
 def size(tree: Tree) -> int:
     """How many calls are in it."""
     return sum(isinstance(part, Call) for part in parts(tree))
+
+
+def lacks_a_body(tree: Tree) -> bool:
+    """Whether some body is a chain of several empty groups: composed, that is a chain without steps, and refused."""
+    bodies = [part.body for part in parts(tree) if isinstance(part, Chord)]
+    return any(isinstance(body, Chain) and not size(body) and body != Chain((Group(()),)) for body in bodies)
 
 
 def parts(tree: Tree) -> Iterator[Tree]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -12,12 +13,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
+from rich.live import Live
 
 from aioretryq import TaskQueue
 from aioretryq.canvas import chain, chord, group, signature
-from aioretryq.canvas.trees import Tree
 from aioretryq.cli import main
+from aioretryq.cli.workflow import picture
 from aioretryq.cli.workflow_tree import as_json, is_done, lines, tally
+from aioretryq.drawing.trees import Share, Tree
 from aioretryq.protocol.result import ResultDocument
 from programs import aioretryq_worker, environment, running
 from queues import soon
@@ -46,6 +50,7 @@ TREE = Tree(
                 Tree("parse", "id-4", "FAILURE", children=(Tree("alarm", "id-5", "STARTED", role="link"),)),
                 Tree("check", state="SUCCESS", count=1000),
             ),
+            share=Share(1002, 1, 1003),
         ),
         Tree("", "id-6", "PENDING"),
     ),
@@ -70,6 +75,7 @@ def test_a_tree_as_json():
     assert found["kind"] == "chain"
     first, second, third = found["children"]
     assert first == {"kind": "task", "task": "fetch", "id": "id-1", "state": "SUCCESS"}
+    assert second["members"] == {"done": 1002, "failed": 1, "total": 1003}
     assert second["children"][2] == {"kind": "task", "task": "check", "state": "SUCCESS", "count": 1000}
     assert second["children"][1]["children"][0]["role"] == "link"
     assert third == {"kind": "task", "id": "id-6", "state": "PENDING"}
@@ -78,6 +84,7 @@ def test_a_tree_as_json():
 def test_when_it_is_done():
     assert not is_done(TREE)
     assert is_done(TREE.children[0])
+    assert not is_done(Tree("", kind="group", share=Share(1, 0, 2)))
     assert tally(TREE) == {"SUCCESS": 1002, "FAILURE": 1, "STARTED": 1, "PENDING": 1}
 
 
@@ -164,6 +171,37 @@ def test_one_task(place):
     assert [line.split() for line in shown] == [["task", "SUCCESS", result.id, "<--"]]
 
 
+def test_large_groups_with_states_and_names(place):
+    """Also of steps after it that are still to come."""
+    members = [s("add", number) for number in range(149)]
+    result = sent(place, chord([*members, s("wait", 1)], s("total")) | s("add", 1), wait=False)
+
+    async def ended():
+        async with TaskQueue(place) as queue:
+            await queue.results.delete_group("go-on")
+            found = (await queue.workflow(result.id)).parent.parent
+            async for done, _ in found.progress():
+                if done == 149:
+                    return
+
+    asyncio.run(ended())
+    code, shown = ran(result.id, url=place)
+    assert code == 0
+    assert [line.split() for line in shown][:2] == [["chain"], ["├─", "group:", "149", "of", "150", "done"]]
+    assert [line.split()[2:-1] for line in shown[2:4]] == [["w.add", "x", "149"], ["w.wait", "STARTED"]]
+    assert shown[2].split()[-1] == "SUCCESS"
+    assert [line.split()[1:3] for line in shown[4:]] == [["w.total", "PENDING"], ["w.add", "PENDING"]]
+    code, (line,) = ran(result.id, "--json", url=place)
+    header = json.loads(line)["children"][0]
+    assert header["members"] == {"done": 149, "failed": 0, "total": 150}
+
+    async def go_on():
+        async with TaskQueue(place) as queue:
+            await queue.results.save_group("go-on", True)
+
+    asyncio.run(go_on())
+
+
 @pytest.mark.parametrize("form", ["--json", "--dot", "--mermaid"])
 def test_other_forms(place, form):
     result = sent(place, chord([s("add", 1), s("add", 2)], s("total")))
@@ -214,6 +252,14 @@ def test_steps_that_are_still_to_come(place):
         os.close(ours)
 
 
+def test_lines_that_are_too_long_are_cut():
+    """A tree that is folded cannot be read."""
+    with Live(picture(TREE, "", ""), console=Console(width=20, file=io.StringIO(), force_terminal=True)) as live:
+        shown = ["".join(each.text for each in line) for line in live.console.render_lines(live.get_renderable())]
+    assert len(shown) == len(lines(TREE))
+    assert shown[1] == "├─ fetch           …"
+
+
 def read_until(descriptor, text):
     shown = b""
     while text not in shown:
@@ -227,8 +273,8 @@ def test_what_nobody_knows(place):
     code, shown = ran("nosuch", url=place)
     assert code == 1
     (line,) = shown
-    assert line.startswith("Error: Nothing is known of 'nosuch' in ")
-    assert "no step of it has begun" in line
+    assert line.startswith("Error: Nothing is stored of 'nosuch' in ")
+    assert "Try the id of a step that has begun" in line
 
 
 def test_what_a_celery_client_has_composed(tmp_path):
@@ -259,7 +305,7 @@ def test_what_a_celery_client_has_composed(tmp_path):
     assert [line.split()[-1] for line in shown] == ["chain", "body", "<--"]
     code, shown = ran("saved", url=url)
     assert code == 0
-    assert shown[0] == "group: 1 of 4 done  <--"
+    assert shown[0] == "group: 1 of 2 done  <--"
     assert [line.split()[-1] for line in shown[2:]] == ["first", "second", "third", "x"]
 
 
@@ -271,6 +317,8 @@ def test_what_a_celery_client_has_composed(tmp_path):
         (["x", "--url", "redis://127.0.0.1:1/0"], 69, "127.0.0.1:1"),
         (["x", "--url", "sqlite:///nosuch.sqlite3"], 2, "There is no file"),
         (["x", "a:b", "--app", "c:d"], 2, "given twice"),
+        (["x", "--json", "--dot"], 2, "--json or --dot"),
+        (["x", "--mermaid", "--json"], 2, "--mermaid or --json"),
         ([], 2, "Missing argument 'ID'"),
     ],
 )

@@ -157,6 +157,12 @@ class BackendContract:
         assert await other.store([result("a", states.REVOKED), result("a", states.SUCCESS)]) == [False, False]
         assert await backend.fetch(["a"]) == [doc("a", later)]
 
+    async def test_what_never_ran_does_not_say_that_it_was_not_revoked(self, backend):
+        await backend.store([result("a", states.REVOKED)])
+        never = StoredResult("a", states.FAILURE, doc("a", states.FAILURE), 60.0, never_ran=True)
+        assert await backend.store([never]) == [False]
+        assert await backend.fetch(["a"]) == [doc("a", states.REVOKED)]
+
     @pytest.mark.parametrize("later", [states.STARTED, states.RETRY, states.SUCCESS])
     async def test_other_states_are_overwritten(self, backend, later):
         assert await backend.store([result("a", states.STARTED)]) == [True]

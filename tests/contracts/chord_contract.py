@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aioretryq.errors import BackendError
 from aioretryq.message import ChordAddition, ChordClaim, ChordOpening, ChordPart
 
 if TYPE_CHECKING:
@@ -154,6 +155,49 @@ class ChordContract:
         await backend.open_chords([ChordOpening("g", 2, 100)])
         assert await backend.count_parts([part(1)]) == [True]
 
+    async def test_what_is_closed_is_not_opened_by_whoever_did(self, world, backend):
+        """A worker that comes late with the message from which the chord follows."""
+        await backend.open_chords([opening(1, token="a message")])
+        await backend.count_parts([part(0)])
+        await backend.close_chords([claim(0)])
+        await backend.open_chords([opening(1, token="a message")])
+        assert await backend.amend_chords([opening(1)]) == [False]
+        assert await backend.count_parts([part(0)]) == [False]
+        await world.advance(95)
+        assert await backend.overdue_chords(1, 10) == []
+        await backend.open_chords([opening(1, token="the same, sent again")])
+        assert await backend.count_parts([part(0)]) == [True]
+
+    async def test_opening_again_says_another_size(self, backend):
+        """It died after it had opened the chord; run again, the task has made another header."""
+        await backend.open_chords([opening(1, token="a message")])
+        await backend.open_chords([opening(2, token="a message")])
+        assert await backend.count_parts([part(0), part(1)]) == [False, True]
+
+    async def test_opening_again_takes_nobody_s_right(self, world, backend):
+        await backend.open_chords([opening(2)])
+        assert await backend.count_parts([part(0), part(1)]) == [False, True]
+        await backend.open_chords([opening(2)])
+        assert await backend.hold_chords([claim(0), claim(1)], HOLD) == [False, True]
+        await world.advance(HOLD + 1)
+        assert await backend.count_parts([part(0), part(1)]) == [False, True]
+
+    async def test_what_has_failed_is_opened_without_its_parts(self, backend):
+        await backend.open_chords([opening(1)])
+        assert await backend.count_parts([part(0)]) == [True]
+        await backend.close_chords([claim(0, failed=True)])
+        assert await backend.chord_parts("g") == []
+        await backend.open_chords([opening(2)])
+        assert await backend.count_parts([part(0), part(1)]) == [False, True]
+
+    async def test_more_than_anybody_wants_to_read(self, backend):
+        await backend.open_chords([opening(40)])
+        await backend.count_parts([part(n, content=b"%03d" % n + b"x" * 100_000) for n in range(40)])
+        found = await backend.chord_parts("g", 4_100_000)
+        assert [content[:3] for content in found] == [b"%03d" % n for n in range(40)]
+        with pytest.raises(BackendError, match="more than 4,000,000 bytes"):
+            await backend.chord_parts("g", 4_000_000)
+
     async def test_what_is_not_complete_is_forgotten(self, world, backend):
         await backend.open_chords([ChordOpening("g", 2, 100)])
         await backend.count_parts([part(0)])
@@ -183,15 +227,16 @@ class ChordContract:
         assert await backend.chord_parts("g") == [b"r0", b"r1", b"r2"]
 
     async def test_amending_what_is_closed_or_unknown_does_nothing(self, world, backend):
-        await backend.amend_chords([opening(1)])
+        assert await backend.amend_chords([opening(1)]) == [False]
         assert await backend.count_parts([part(0)]) == [False]
-        await backend.amend_chords([opening(2)])
+        assert await backend.amend_chords([opening(2)]) == [False]
         assert await backend.count_parts([part(1)]) == [False]
         await backend.open_chords([opening(2, "h", sending=5.0)])
         await backend.count_parts([part(0, chord="h"), part(1, chord="h")])
         await backend.close_chords([ChordClaim("h", "by-t1")])
-        await backend.amend_chords([opening(3, "h")])
-        await world.advance(300)
+        await backend.open_chords([opening(2, "i")])
+        assert await backend.amend_chords([opening(3, "h"), opening(2, "i")]) == [False, True]
+        await world.advance(280)
         assert await backend.overdue_chords(1, 10) == []
         assert await backend.count_parts([part(2, chord="h")]) == [False]
 

@@ -1,4 +1,4 @@
-"""What brokers promise that have joined a result backend, about parts of chords (aioretryq/message.py, `Finish`)."""
+"""What brokers promise that have joined a result backend, about chords (aioretryq/message.py, `Finish`)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def part(index: int | None, *, task: str | None = None, chord: str = "g", **more
     name = task or f"t{index}"
     values = {"content": b"r%s" % str(index).encode(), "token": f"by-{name}", "hold": 6.0, "ttl": 100.0}
     return ChordPart(chord, name, index, **{**values, **more})
+
+
+def body(number: int = 1) -> Outgoing:
+    return Outgoing("next", b"body", f"body {number}")
 
 
 def result(task_id: str) -> StoredResult:
@@ -134,6 +138,79 @@ class JoinedContract:
         (delivery,) = await taken(broker)
         assert await broker.finish([Finish(delivery, parts=(part(0),))]) == [None]
         assert await backend.count_parts([part(0)]) == [False]
+
+    async def test_a_body_that_the_backend_knows_or_not(self, place):
+        """Only the backend itself notes one."""
+        broker, backend = place
+        await backend.open_chords([ChordOpening("g", 3, 100, b"{}")])
+        one, two = await taken(broker, 2)
+        other = part(0, chord="h", body=b"{}")
+        assert await broker.finish([Finish(one, parts=(part(0, body=b"{}"),)), Finish(two, parts=(other,))]) == [
+            True,
+            None,
+        ]
+        assert await backend.count_parts([other]) == [False]
+        assert await broker.finish([Finish(two, parts=(part(1, chord="h", body=b"{}"),))]) == [True]
+        assert await backend.chord_parts("h") == [b"r0", b"r1"]
+
+    # -- bodies of chords
+
+    async def test_a_body_is_sent_and_its_chord_closed(self, place):
+        broker, backend = place
+        await backend.open_chords([ChordOpening("g", 1, 100, b"{}"), ChordOpening("h", 1, 100, b"{}")])
+        assert await backend.count_parts([part(0), part(0, chord="h")]) == [True, True]
+        (delivery,) = await taken(broker)
+        claims = ChordClaim("g", "by-t0"), ChordClaim("h", "by-t0", failed=True)
+        assert await broker.finish([Finish(delivery, (body(),), closes=claims)]) == [True]
+        assert await broker.depth(["next"]) == {"next": 1}
+        assert await broker.extend([delivery]) == [False]
+        assert await backend.hold_chords(claims, 5) == [False, False]
+        assert await backend.count_parts([part(0), part(0, chord="h")]) == [False, False]
+        assert await backend.chord_parts("g") == []
+
+    @pytest.mark.parametrize("who", ["by-other", "by-t0"])
+    async def test_a_right_that_was_lost(self, place, who):
+        """Passed to somebody else, or the body was sent already: nothing is done, and the message stays."""
+        broker, backend = place
+        await backend.open_chords([ChordOpening("g", 1, 100), ChordOpening("h", 1, 100)])
+        assert await backend.count_parts([part(0, returns=False), part(0, chord="h")]) == [True, True]
+        if who == "by-t0":
+            await backend.close_chords([ChordClaim("g", who)])
+        one, two = await taken(broker, 2)
+        both = ChordClaim("h", "by-t0"), ChordClaim("g", who)
+        finishes = [Finish(one, (body(),), closes=both), Finish(two, (body(2),))]
+        assert await broker.finish(finishes) == [None, True]
+        assert await broker.depth(["next"]) == {"next": 1}
+        assert await broker.extend([one]) == [True]
+        assert await backend.hold_chords(both[:1], 5) == [True]
+
+    async def test_of_a_chord_that_is_lost(self, place):
+        broker, backend = place
+        (delivery,) = await taken(broker)
+        claim = ChordClaim("g", "by-t0")
+        assert await broker.finish([Finish(delivery, (body(),), closes=(claim,))]) == [None]
+        assert await backend.hold_chords([claim], 5) == [None]
+
+    async def test_a_lost_lease_sends_no_body(self, place):
+        broker, backend = place
+        await backend.open_chords([ChordOpening("g", 1, 100)])
+        assert await backend.count_parts([part(0)]) == [True]
+        (delivery,) = await taken(broker)
+        await broker.requeue([delivery])
+        claim = ChordClaim("g", "by-t0")
+        assert await broker.finish([Finish(delivery, (body(),), closes=(claim,))]) == [False]
+        assert await backend.hold_chords([claim], 5) == [True]
+        assert await broker.depth(["next"]) == {"next": 0}
+
+    async def test_without_a_message(self, place):
+        """It was acknowledged before."""
+        broker, backend = place
+        await backend.open_chords([ChordOpening("g", 1, 100)])
+        assert await backend.count_parts([part(0, returns=False)]) == [True]
+        finish = Finish(None, (body(),), closes=(ChordClaim("g", "by-t0"),))
+        assert await broker.finish([finish]) == [True]
+        assert await broker.finish([finish]) == [None]
+        assert await broker.depth(["next"]) == {"next": 1}
 
     async def test_parts_without_a_place_come_last(self, place):
         broker, backend = place

@@ -28,7 +28,7 @@ def lasting(size: int | None, chord: str = "g", **more: Any) -> Any:
 
 
 def returned(index: int, **more: Any) -> ChordPart:
-    return part(index, ttl=LIFE, **more)
+    return part(index, **{"ttl": LIFE, **more})
 
 
 class OverdueContract:
@@ -201,15 +201,17 @@ class OverdueContract:
         await world.advance(5000)
         assert await self.whys(backend) == []
         await backend.count_parts([returned(0)])
-        await world.advance(8900)
+        await world.advance(400)
+        assert await self.whys(backend) == []
+        await world.advance(8500)
         assert await self.whys(backend) == []
         await world.advance(200)
         (found,) = await backend.overdue_chords(PATIENCE, 10)
         assert (found.why, found.returned, found.size) == ("expired", 1, 3)
         assert abs(found.age - 14_100) < 5
-        await world.advance(990)
+        await world.advance(900)
         assert await backend.count_parts([rescue("expired")]) == [True], "it lives until it is told"
-        await world.advance(990)
+        await world.advance(900)
         assert await backend.count_parts([returned(1), returned(2)]) == [False, False], "too late"
         assert await backend.hold_chords([ChordClaim("g", "rescuer-1")], HOLD) == [True]
         await backend.close_chords([ChordClaim("g", "rescuer-1", failed=True)])
@@ -232,6 +234,83 @@ class OverdueContract:
             await world.advance(1_000_000)
             assert await self.whys(backend) == []
         assert await backend.count_parts([rescue("expired", ttl=None)]) == [False]
+
+    async def test_a_part_lives_for_less_than_its_chord(self, world, backend):
+        """Others have other settings."""
+        await backend.open_chords([lasting(2)])
+        await backend.count_parts([returned(0, ttl=1000.0)])
+        for _ in range(8):
+            await world.advance(100)
+            assert await self.whys(backend) == []
+        assert await backend.count_parts([rescue("expired")]) == [False]
+        await world.advance(110)
+        assert await self.whys(backend) == [("g", "expired")]
+        assert await backend.count_parts([rescue("expired")]) == [True]
+
+    async def test_a_part_lives_for_longer(self, world, backend):
+        await backend.open_chords([lasting(3)])
+        await backend.count_parts([returned(0, ttl=10 * LIFE)])
+        await world.advance(400)
+        assert await self.whys(backend) == []
+        await world.advance(8 * LIFE)
+        assert await self.whys(backend) == []
+        await world.advance(2 * LIFE - 3900)
+        assert await self.whys(backend) == [("g", "expired")]
+
+    async def test_one_that_lives_for_less_returns_at_the_last_moment(self, world, backend):
+        await backend.open_chords([lasting(2)])
+        await world.advance(9200)
+        assert await self.whys(backend) == [("g", "expired")]
+        await backend.count_parts([returned(0, ttl=500.0)])
+        assert await backend.count_parts([rescue("expired")]) == [False]
+
+    async def test_a_short_life_after_a_long_one(self, world, backend):
+        await backend.open_chords([opening(2, ttl=1_000_000.0)])
+        await world.advance(5000)
+        assert await self.whys(backend) == []
+        await backend.count_parts([returned(0, ttl=200.0)])
+        await world.advance(110)
+        assert await self.whys(backend) == []
+        await world.advance(50)
+        assert await self.whys(backend) == [("g", "expired")]
+
+    async def test_the_message_of_whoever_has_the_right_is_gone(self, world, backend):
+        """Its queue was purged."""
+        await backend.open_chords([lasting(1)])
+        assert await backend.count_parts([returned(0)]) == [True]
+        await world.advance(8900)
+        assert await self.whys(backend) == []
+        await world.advance(200)
+        assert await self.whys(backend) == [("g", "expired")]
+        assert await backend.count_parts([rescue("expired")]) == [True]
+        await world.advance(HOLD + 1)
+        assert await backend.count_parts([returned(0)]) == [False], "too late"
+
+    async def test_it_only_came_back_late(self, world, backend):
+        await backend.open_chords([lasting(1)])
+        assert await backend.count_parts([returned(0)]) == [True]
+        await world.advance(9100)
+        assert await self.whys(backend) == [("g", "expired")]
+        assert await backend.count_parts([returned(0)]) == [True]
+        assert await backend.count_parts([rescue("expired")]) == [False]
+        await world.advance(HOLD + 1)
+        assert await backend.count_parts([rescue("expired")]) == [False]
+
+    async def test_nobody_has_told_the_size(self, world, backend):
+        """A client of Celery died after it had sent the header. The others of its parts come late."""
+        await backend.count_parts([returned(0, body=b"told")])
+        await world.advance(8900)
+        assert await self.whys(backend) == []
+        await world.advance(200)
+        (found,) = await backend.overdue_chords(PATIENCE, 10)
+        assert (found.body, found.why, found.returned, found.size) == (b"told", "expired", 1, None)
+        assert await backend.count_parts([rescue("expired")]) == [True]
+        assert await backend.count_parts([returned(1, body=b"told")]) == [False]
+        await backend.close_chords([ChordClaim("g", "rescuer-1", failed=True)])
+        await world.advance(4000)
+        assert await backend.count_parts([returned(2, body=b"told")]) == [False]
+        await world.advance(9500)
+        assert await self.whys(backend) == [], "nor do they make it another chord"
 
     # -- which of them
 
@@ -257,6 +336,34 @@ class OverdueContract:
         found = [await self.whys(backend) for _ in range(4)]
         assert [len(each) for each in found] == [10, 10, 5, 0]
         assert {name for each in found for name, _ in each} == set(names)
+
+    async def test_many_that_only_wait_are_in_nobody_s_way(self, world, backend):
+        await backend.open_chords([lasting(2, f"waiting-{n}") for n in range(2500)])
+        await self.with_dead_sender(world, backend)
+        await world.advance(20)
+        assert await self.whys(backend) == [("g", "complete")]
+
+    async def test_answers_are_not_too_large(self, world, backend):
+        names = [f"g{n}" for n in range(5)]
+        await backend.open_chords([lasting(1, name, body=b"b" * 500_000) for name in names])
+        await backend.count_parts([returned(0, chord=name, returns=False) for name in names])
+        await world.advance(HOLD + 20)
+        found = [await self.whys(backend) for _ in range(3)]
+        assert [len(each) for each in found] == [3, 2, 0]
+        assert {name for each in found for name, _ in each} == set(names)
+
+    async def test_whoever_opened_it_does_not_bring_it_back(self, world, backend):
+        await backend.open_chords([lasting(None, sending=30.0, token="a")])
+        await world.advance(31)
+        assert await self.whys(backend) == [("g", "unsent")]
+        assert await backend.count_parts([rescue("unsent")]) == [True]
+        await backend.open_chords([lasting(1, token="a")])
+        assert await backend.count_parts([returned(0)]) == [False]
+        await backend.close_chords([ChordClaim("g", "rescuer-1", failed=True)])
+        await backend.open_chords([lasting(1, token="a")])
+        assert await backend.count_parts([returned(0)]) == [False]
+        await backend.open_chords([lasting(1, token="b")])
+        assert await backend.count_parts([returned(0)]) == [True]
 
     async def test_opened_again_it_is_a_new_one(self, world, backend):
         await backend.open_chords([lasting(None, sending=30.0)])

@@ -70,9 +70,8 @@ def test_workflow_tells_of_its_progress_and_is_cancelled(env):
     assert code == 0, output
     lines = output.splitlines()
     assert lines[0].startswith("workflow ")
-    assert lines[1] == "0 of 12 files"
-    assert "12 of 12 files" in lines
-    assert "today: 1100 lines in 12 files" in lines
+    assert lines[1] == "0 of 14 calls"
+    assert "14 of 14 calls" in lines
     assert "sent: today: 1100 lines in 12 files" in lines
     assert "flowchart TD" in lines
     assert any("examples.workflow.report<br/>SUCCESS" in line for line in lines)

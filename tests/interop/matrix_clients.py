@@ -9,7 +9,7 @@ import celery
 from celery import chain, chord, group
 
 from aioretryq import TaskQueue
-from aioretryq.workflows.plan import Handle
+from aioretryq.workflows.promises import Handle
 from aioretryq.workflows.sending import send_signature
 
 PATIENCE = 30.0

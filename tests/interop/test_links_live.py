@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery, chain, chord, group
+from celery_client import celery_client
 
 from programs import Program, aioretryq_worker, running
 from redis_server import RedisServer
@@ -52,7 +53,7 @@ def celery_worker(env: dict[str, str]) -> Any:
 
 def client_of(url: str, stack: ExitStack) -> Celery:
     """An application that only knows the names."""
-    app = Celery(url, broker=url, backend=url, set_as_current=False)
+    app = stack.enter_context(celery_client(url))
     for name in "add total echo seen fail flaky told told_id only_celery".split():
 
         def stub(*args: Any) -> None:
@@ -60,14 +61,6 @@ def client_of(url: str, stack: ExitStack) -> Celery:
 
         app.task(name=f"l.{name}", shared=False, typing=False)(stub)
 
-    def close() -> None:
-        app.backend.result_consumer.stop()
-        app.backend.result_consumer.cancel_for = lambda task_id: None  # results are collected later than this
-        app.backend.client.connection_pool.disconnect()
-        app.pool.force_close_all()
-        app.close()
-
-    stack.callback(close)
     return app
 
 
@@ -180,7 +173,7 @@ def test_our_worker_is_killed_when_it_is_about_to_send_a_body(fleets: dict[str, 
     fleet = fleets["ours"]
     fleet.ours.signal(signal.SIGSTOP)  # the doomed one gets the tasks
     try:
-        with aioretryq_worker("links_ours:queue", env={**fleet.env, "DIE_AT": "hold_chords"}, cwd=HERE) as doomed:
+        with aioretryq_worker("links_ours:queue", env={**fleet.env, "DIE_AT": "count_parts"}, cwd=HERE) as doomed:
             result = chord([fleet.add.s(n) for n in range(3)], fleet.client.tasks["l.seen"].s(key)).apply_async()
             assert doomed.wait() == -signal.SIGKILL
     finally:

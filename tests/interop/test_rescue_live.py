@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 from celery import Celery, chord
+from celery_client import celery_client
 
 from programs import aioretryq_worker, running
 
@@ -21,12 +22,8 @@ PATIENCE = 60
 
 @pytest.fixture
 def client(redis_url: str):
-    with Celery(redis_url, broker=redis_url, backend=redis_url, set_as_current=False) as app:
+    with celery_client(redis_url) as app:
         yield app
-        app.backend.result_consumer.stop()
-        app.backend.result_consumer.cancel_for = lambda task_id: None  # results are collected later than this
-        app.backend.client.connection_pool.disconnect()
-        app.pool.force_close_all()
 
 
 def counted(server: redis.Redis, count: int) -> None:

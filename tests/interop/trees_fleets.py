@@ -19,6 +19,7 @@ from canvas.tree_tasks import ERRORS
 from canvas.trees import Tree, built
 from celery import Celery
 from celery.result import GroupResult as CelerysGroup
+from celery_client import celery_client
 from trees_parts import RAN
 
 from aioretryq import GroupResult, TaskQueue
@@ -125,17 +126,7 @@ def celery_worker(env: dict[str, str]) -> Any:
 
 
 def client_of(url: str, stack: ExitStack) -> Celery:
-    app = Celery(url, broker=url, backend=url, set_as_current=False)
-
-    def close() -> None:
-        app.backend.result_consumer.stop()
-        app.backend.result_consumer.cancel_for = lambda task_id: None  # results are collected later than this
-        app.backend.client.connection_pool.disconnect()
-        app.pool.force_close_all()
-        app.close()
-
-    stack.callback(close)
-    return app
+    return stack.enter_context(celery_client(url))
 
 
 def outcome_of(document: dict[str, Any]) -> Found:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from canvas.oracle import Composed, Failed, Members, Run, header_of, members_of, spliced
+from canvas.oracle import NOTHING, Composed, Failed, Members, Run, header_of, members_of, returning, spliced
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,15 @@ def _of_any_cause(found: Any) -> Any:
     return Members(tuple(map(_of_any_cause, found.each))) if isinstance(found, Members) else found
 
 
+def places(seen: Seen) -> set[str]:
+    return {line.partition(" ")[0] for line in seen.log}
+
+
+def run_more_often(seen: Seen, expected: Seen) -> Seen:
+    """All that is to be run is, and nothing else."""
+    return expected if places(seen) == places(expected) else seen
+
+
 def whatever(seen: Seen, expected: Seen) -> Seen:
     return expected
 
@@ -90,7 +99,15 @@ AMBIGUOUS = Known(
     lambda tree, run: run.ambiguous,
     of_any_cause,
 )
+UNCOUNTED = Known(
+    "Of a part that ends in an empty group Celery's client lets nothing return: what is around it waits for ever.",
+    lambda tree, run: run.backwards and NOTHING in inside(returning(tree)),
+    whatever,
+)
+OF_CELERYS_CLIENT = (AMBIGUOUS, UNCOUNTED)
+"""Whoever runs what it has sent."""
 OF_CELERY = {
+    "uncounted": UNCOUNTED,
     "lost": Known(
         "The end of a chord that fails is told to its body only: not to the chord it is a part or the body of, nor "
         "to the members of a group that would have followed. Those wait for ever.",
@@ -110,7 +127,7 @@ OF_CELERY = {
     "per member": Known(
         "What follows a chord whose body is a group is run by each member of the group.",
         steps_after_a_group_body,
-        whatever,
+        run_more_often,
     ),
 }
 
@@ -147,4 +164,4 @@ def ends_in_group(tree: Composed) -> bool:
     return False
 
 
-__all__ = ["AMBIGUOUS", "OF_CELERY", "Known", "Seen", "alike", "inside"]
+__all__ = ["AMBIGUOUS", "OF_CELERY", "OF_CELERYS_CLIENT", "UNCOUNTED", "Known", "Seen", "alike", "inside"]

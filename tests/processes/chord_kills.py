@@ -23,7 +23,7 @@ from aioretryq.backends.redis import RedisBackend
 from aioretryq.brokers.redis import RedisBroker
 from aioretryq.canvas import chord, signature
 from aioretryq.workflows import dispatch
-from aioretryq.workflows.batches import Plan
+from aioretryq.workflows.plan import Plan
 
 RUNS = "runs"
 PARTS = 4
@@ -108,6 +108,10 @@ POINTS: dict[str, list[tuple[type, str, Callable[[Any, Any], bool]]]] = {
 }
 
 
+APART = ("hold", "close")
+"""What is a step of its own only where broker and result backend are in two places."""
+
+
 def arm(when: str, point: str, number: int) -> None:
     """Die at the `number`th time."""
     numbers = itertools.count(1)
@@ -135,12 +139,14 @@ define(queue, url)
 if armed := os.environ.get("KILL_AT"):
     moment, _, rest = armed.partition(" ")
     where, _, count = rest.partition(":")
+    if where in APART:
+        RedisBroker.joins = lambda self, backend: False
     arm(moment, where, int(count or 1))
 
 
 async def send(size: int, task_id: str) -> None:
     dispatch.SENDING = 1.0  # seconds, after which it counts as dead
-    Plan.batches = functools.partialmethod(Plan.batches, 500)
+    Plan.steps = functools.partialmethod(Plan.steps, 500)
     async with queue:
         header = (signature("k.part", (number,), app=queue) for number in range(size))
         await chord(header, signature("k.body", task_id=task_id, app=queue)).apply_async(timeout=0.5, retry=False)

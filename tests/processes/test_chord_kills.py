@@ -17,6 +17,7 @@ from chord_kills import MANY, PARTS, RUNS, define
 
 from aioretryq import ChordError, TaskQueue, Worker
 from aioretryq.canvas import chord, signature
+from aioretryq.workflows import rescue
 from programs import Program, running
 from redis_server import RedisServer
 
@@ -225,7 +226,7 @@ async def quiet(url: str) -> None:
     with redis.Redis.from_url(url) as server:
         while True:
             with server.pipeline(transaction=True) as pipe:
-                if not any(pipe.llen("celery").hlen("unacked").execute()):
+                if not any(pipe.llen("celery").llen(rescue.QUEUE).hlen("unacked").execute()):
                     return
             await asyncio.sleep(0.02)
 

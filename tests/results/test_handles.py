@@ -8,11 +8,10 @@ import pytest
 
 from aioretryq import AsyncResult, GroupResult, ProtocolError, TaskQueue
 from aioretryq.ids import new_id
-from aioretryq.message import TaskMessage
 from aioretryq.results.many import ManyResults
 from aioretryq.workflows.handles import results_of
 from aioretryq.workflows.promises import Handle, ManyHandles
-from aioretryq.workflows.record import SHOWN, Step, names_of, read_record, record_key, record_of
+from aioretryq.workflows.record import DEEPEST, MANY, SHOWN, Step, read_record, record_key, record_of
 from queues import memory_url
 
 
@@ -31,7 +30,7 @@ def chain_of(count):
 def many(count):
     found = ManyHandles()
     for _ in range(count):
-        found.append(Handle(new_id()))
+        found.append(Handle(new_id(), task="t"))
     return found
 
 
@@ -69,54 +68,24 @@ class TestResults:
         assert [each.id for each in found.results[4998:5001]] == [each.id for each in handles[4998:5001]]
 
 
-def message(task_id, task, **more):
-    return TaskMessage(id=task_id, task=task, **more)
+def group_of(count, task="t"):
+    return [Handle(new_id(), task=task) for _ in range(count)]
 
 
-def call(task_id, task, **more):
-    return {"task": task, "options": {"task_id": task_id, **more}, "kwargs": {}, "subtask_type": None}
+def read_back(handle):
+    return read_record(json.loads(json.dumps(record_of(handle))))
 
 
 class TestRecords:
     def test_of_one_call_there_is_none(self):
-        assert record_of(Handle("a"), {}) is None
+        assert record_of(Handle("a")) is None
         assert read_record(None) is None
         assert record_key("a") == "workflow-a"
 
-    def test_names(self):
-        body = call("body", "t.body", chord=call("outer", "t.outer"))
-        inner = {
-            "task": "celery.chord",
-            "subtask_type": "chord",
-            "options": {"task_id": "g2"},
-            "kwargs": {"header": [call("h1", "t.h")], "body": call("b2", "t.b2")},
-        }
-        several = {
-            "task": "celery.group",
-            "subtask_type": "group",
-            "options": {},
-            "kwargs": {"tasks": [inner, call("x", "t.x")]},
-        }
-        parts = [message(name, "t.part", chord=body, chain=[several, call("next", "t.next")]) for name in "ab"]
-        assert names_of(parts) == {
-            "a": "t.part",
-            "b": "t.part",
-            "body": "t.body",
-            "outer": "t.outer",
-            "h1": "t.h",
-            "b2": "t.b2",
-            "x": "t.x",
-            "next": "t.next",
-        }
-        odd = {"task": 5, "options": "no", "kwargs": {"tasks": [None, 3]}, "subtask_type": "group"}
-        assert names_of([message("a", "t", chain=[odd, {}])]) == {"a": "t"}
-
     def test_back_and_forth(self):
-        header = Handle("g", Handle("first"), [Handle("a"), Handle("b", Handle("before"))])
-        handle = Handle("last", Handle("body", header))
-        names = {"first": "t.first", "a": "t.a", "body": "t.body"}
-        data = json.loads(json.dumps(record_of(handle, names)))
-        assert read_record(data) == [
+        members = [Handle("a", task="t.a"), Handle("b", Handle("before"))]
+        header = Handle("g", Handle("first", task="t.first"), members)
+        assert read_back(Handle("last", Handle("body", header, task="t.body"))) == [
             Step("first", "t.first"),
             Step("g", members=[[Step("a", "t.a")], [Step("before"), Step("b")]]),
             Step("body", "t.body"),
@@ -124,21 +93,55 @@ class TestRecords:
         ]
 
     def test_what_is_large(self):
-        assert read_record(record_of(Handle("g", members=many(100_000)), {"g": "t"})) == [
-            Step("g", "t", count=100_000)
-        ]
-        assert len(json.dumps(record_of(Handle("g", members=many(SHOWN)), {}))) < 6000
-        assert len(read_record(record_of(chain_of(5000), {}))) == 5000
+        members = many(100_000)
+        assert read_back(Handle("g", members=members)) == [Step("g", "t", ids=members.ids)]
+        assert len(json.dumps(record_of(Handle("g", members=members)))) < 22 * 100_000
+        assert len(json.dumps(record_of(Handle("g", members=many(SHOWN))))) < 8000
+        assert len(read_back(chain_of(5000))) == 5000
+
+    def test_ids_that_are_no_uuids(self):
+        members = [Handle(f"mine {number}") for number in range(SHOWN + 1)]
+        assert list(read_back(Handle("g", members=members))[0].ids) == [each.id for each in members]
+
+    def test_those_of_different_tasks_keep_their_names(self):
+        (step,) = read_back(Handle("g", members=[*group_of(SHOWN), *group_of(1, "other")]))
+        assert [(each.task,) for (each,) in step.members] == [("t",)] * SHOWN + [("other",)]
+
+    def test_names_of_many(self):
+        """Of what is sent piece by piece, too."""
+        names = ["a", "a", None, "b", "a", "b"]
+        found = ManyHandles()
+        for number, name in enumerate(names):
+            found.append(Handle(f"{number}", task=name))
+        assert [each.task for each in found] == [each.task for each in found[:]] == names
+        assert [each.task for each in many(3)] == ["t"] * 3
+
+    def test_very_many_different_ones(self):
+        """Their ids are kept. With groups among them all is: these are no tasks that one could wait for."""
+        different = [*group_of(MANY), *group_of(1, "other")]
+        (step,) = read_back(Handle("g", members=different))
+        assert (step.task, list(step.ids)) == (None, [each.id for each in different])
+        (step,) = read_back(Handle("g", members=[*different, Handle("h", members=group_of(1))]))
+        assert len(step.members) == MANY + 2
+
+    def test_what_is_deep(self):
         deep = Handle("x")
         for number in range(2000):
-            deep = Handle(f"g{number}", members=[deep])
-        assert json.dumps(record_of(deep, {})).count("members") == 50
+            deep = Handle(f"g{number}", members=[deep, Handle(f"x{number}")])
+        record = json.dumps(record_of(deep))
+        assert record.count("members") == DEEPEST
+        assert json.loads(record) is not None
+        (step,) = read_back(deep)
+        while step.members is not None:
+            ((step,), _) = step.members
+        assert (len(step.ids), step.ids[0], step.ids[1]) == (2000 - DEEPEST + 1, "x", "x0")
 
     @pytest.mark.parametrize(
         "data",
         [5, [], {}, {"workflow": 2, "steps": []}, {"workflow": 1}, {"workflow": 1, "steps": [5]},
          {"workflow": 1, "steps": [{"id": 5}]}, {"workflow": 1, "steps": [{"id": "a", "members": 5}]},
-         {"workflow": 1, "steps": [{"id": "a", "members": [5]}]}],
+         {"workflow": 1, "steps": [{"id": "a", "members": [5]}]}, {"workflow": 1, "steps": [{"id": "a", "ids": 5}]},
+         {"workflow": 1, "steps": [{"id": "a", "ids": [5]}]}, {"workflow": 1, "steps": [{"id": "a", "ids": "?"}]}],
         ids=str,
     )  # fmt: skip
     def test_what_is_no_record(self, data):

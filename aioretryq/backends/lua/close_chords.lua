@@ -1,22 +1,16 @@
 -- Forgets chords whose bodies were sent, or were told that they failed.
--- KEYS  index, then for each chord: results (.j), parts added (.t), size (.s), who was counted (.d), claim (.c),
---       entry (.r)
--- ARGV  seconds for which a chord is remembered as done, then for each chord: group id, token, 1 if it has failed
-for n = 0, (#KEYS - 1) / 6 - 1 do
-  local j, t, s, d, c, entry = unpack(KEYS, 6 * n + 2, 6 * n + 7)
-  local group_id, token, failed = unpack(ARGV, 3 * n + 2, 3 * n + 4)
-  local holder = redis.call('GET', c)
+-- KEYS  index, then for each chord: results (.j), parts added (.t), size (.s), who was counted (.d), tree of the header,
+--       claim (.c), entry (.r)
+-- ARGV  for each chord: group id, token
+-- include chord_parts.lua
+for n = 0, (#KEYS - 1) / 7 - 1 do
+  local keys = {unpack(KEYS, 7 * n + 2, 7 * n + 8)}
+  local group_id, token = unpack(ARGV, 2 * n + 1, 2 * n + 2)
+  local holder = redis.call('GET', keys[6])
   -- Late, but it has sent the body: nobody else is to do so.
-  if holder == token or (not holder and redis.call('HGET', entry, 'sender') == token) then
-    redis.call('DEL', entry)
-    redis.call('ZREM', KEYS[1], group_id)
-    if failed == '1' then
-      -- Without its size it is never complete again; what its parts returned stays for whoever wonders.
-      redis.call('DEL', s)
-    else
-      redis.call('DEL', j, t, s, d)
-      redis.call('SET', c, 'done', 'EX', ARGV[1])
-    end
+  if holder == token or (not holder and redis.call('HGET', keys[7], 'sender') == token) then
+    mark_done(keys[6])
+    forget(redis.call, keys, KEYS[1], group_id)
   end
 end
 return 'OK'

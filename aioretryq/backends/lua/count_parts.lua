@@ -11,7 +11,6 @@
 -- include chord_parts.lua
 -- include chord_watch.lua
 local ordered, index, now = ARGV[1] == '1', KEYS[1], clock()
-local DAY = 86400
 
 -- Whether the token has the claim from now on. A sender whose message comes back is waited for by all parts that were
 -- counted before it died: its body may have been sent already.
@@ -28,22 +27,26 @@ local function claim(c, d, entry, token, life, new, returns)
 end
 
 -- Whether it is overdue still: nobody has spoken for it since it was told.
-local function is_overdue(why, s, entry)
-  local known = redis.call('HMGET', entry, 'until', 'margin')
-  if why == 'unsent' then return known[1] and tonumber(known[1]) <= now end
-  local left = redis.call('PTTL', s)
-  return known[2] and left >= 0 and left <= known[2] * 1000
+local function is_overdue(why, j, t, s, d, entry)
+  local till, doomed = unpack(redis.call('HMGET', entry, 'until', 'doomed'))
+  if why == 'unsent' then
+    if complete(ordered, j, t, s) or redis.call('SISMEMBER', d, 'sender') == 1 then return false end
+    return till and tonumber(till) <= now
+  end
+  local left = left_of(s, j)
+  return left and doomed and math.abs(now + left - doomed) < 1
 end
 
 -- Whether the token may tell that it has failed. Without its size no part completes it any more.
-local function condemn(why, j, t, s, d, c, entry, token, life)
+local function condemn(why, group_id, keys, token, life)
+  local j, t, s, d, _, c, entry = unpack(keys)
   local holder, verdict = redis.call('GET', c), redis.call('HGET', entry, 'verdict')
   if holder and holder ~= token or verdict and verdict ~= token then return false end
   if not verdict then
-    if complete(ordered, j, t, s) or redis.call('SISMEMBER', d, 'sender') == 1 then return false end
-    if not is_overdue(why, s, entry) then return false end
+    if not is_overdue(why, j, t, s, d, entry) then return false end
     redis.call('HSET', entry, 'verdict', token)
-    redis.call('EXPIRE', entry, DAY)
+    redis.call('EXPIRE', entry, FAILED)
+    redis.call('ZREM', index, group_id)
     redis.call('DEL', s)
   end
   redis.call('SET', c, token, 'PX', life)
@@ -54,6 +57,7 @@ local function count(keys, group_id, id, result, position, life, claimed, token,
   local j, t, s, d, tree, c, entry = unpack(keys)
   local new = remember(ordered, j, d, id .. ':' .. position, position, result)
   keep({j, t, s, d}, tree, life)
+  if life > 0 and life < 2 * LONGEST then redis.call('ZADD', index, 'XX', 'LT', now + life / 2, group_id) end
   if body ~= '' and redis.call('HSTRLEN', entry, 'body') == 0 then watch(index, entry, group_id, now, life, body) end
   if not complete(ordered, j, t, s) or not claim(c, d, entry, token, claimed, new, returns) then return false end
   keep({d}, tree, life)
@@ -62,9 +66,9 @@ local function count(keys, group_id, id, result, position, life, claimed, token,
   return true
 end
 
-local function rescue(keys, why, life, claimed, token, returns)
+local function rescue(keys, group_id, why, life, claimed, token, returns)
   local j, t, s, d, tree, c, entry = unpack(keys)
-  if why ~= 'complete' then return condemn(why, j, t, s, d, c, entry, token, claimed) end
+  if why ~= 'complete' then return condemn(why, group_id, keys, token, claimed) end
   if not complete(ordered, j, t, s) or not claim(c, d, entry, token, claimed, false, returns) then return false end
   keep({j, t, s, d}, tree, life)
   return true
@@ -88,7 +92,7 @@ for n = 0, (#KEYS - 1) / 7 - 1 do
     if why == '' then
       mine = count(keys, group_id, id, result, position, tonumber(life), claimed, token, returns, body)
     else
-      mine = rescue(keys, why, tonumber(life), claimed, token, returns)
+      mine = rescue(keys, group_id, why, tonumber(life), claimed, token, returns)
     end
   end
   answers[#answers + 1] = mine and 1 or 0

@@ -2,18 +2,20 @@
 -- follows and keeps its dead letter. A server out of memory refuses finishes with a result or with parts of chords, and
 -- those that come together with them.
 -- KEYS  unacked, unacked_index, leases, dead, dead index, finished, then the lists and schedules that messages go to,
---       then the keys of chords (see count_parts.lua), then those of results in the order of their finishes, then the
+--       then the keys of chords (seven each, see count_parts.lua), then those of results in the order of their finishes, then the
 --       parcels of large results in the same order
 -- ARGV  the kinds of the lists and schedules ('l' or 'z' each), how many parcels, number of this batch, how many batches
---       are answered, their numbers; the number of chords, and if there are any: 1 where their results are ordered, and
---       the seconds that each is to live (0 for ever); then for each finish: tag, number of records, life of its result
---       (- without one); then the result if there is one: document ('' if it is in a parcel), revoked_stays (see
+--       are answered, their numbers; the number of chords, and if there are any: 1 where their results are ordered,
+--       the name of their index, and of each the seconds that it is to live (0 for ever), and 1 if one of its parts may be
+--       the first that tells the body; then for each finish: tag ('' without a message), number of records, life of its
+--       result (- without one); then the result if there is one: document ('' if it is in a parcel), revoked_stays (see
 --       store_result.lua); and each record: number of its key, due ('' for a list), the message (for a schedule: its
---       member); a record for key 0 is a dead letter: 0, id, content; one with a negative key is a part of the chord of
---       that number: who is counted, with the place behind the last colon, what it returned
+--       member); a record for key 0 is a dead letter: 0, id, content; the first ones may be chords that are closed with it: c and its number,
+--       group id, token; then parts of chords: minus the number of the chord, who is counted, with
+--       the place behind the last colon, what it returned
 -- Returns a text: 1 for each finish that was done, 0 for each whose lease was lost, and 2 where nothing was done, for
 -- only the caller can tell whether its result may be stored, or with its part a chord might be complete, which
--- count_parts.lua has to find out. It is kept under the number of the batch until a later
+-- count_parts.lua has to find out, or a chord that it closes is not that token's (any more). It is kept under the number of the batch until a later
 -- batch tells that it was read: a batch that comes again is answered as the first time.
 -- Behind that, if all was done but to announce or to clean up, why not: the user may lack rights. That must not keep what
 -- follows from being sent, so it comes last.
@@ -40,7 +42,7 @@ end
 
 local at = 5 + ARGV[4]
 local chord_count, lists = tonumber(ARGV[at]), 6 + #ARGV[1]
-local result, parcel = lists + 6 * chord_count, #KEYS - ARGV[2]
+local result, parcel = lists + 7 * chord_count, #KEYS - ARGV[2]
 local parcels = parcel + 1
 -- Of those that have not become results.
 local function drop_parcels()
@@ -62,17 +64,20 @@ for i = parcels, #KEYS do
 end
 
 at = at + 1
-local ordered, chords = ARGV[at] == '1', {}
+local ordered, chord_index, chords = ARGV[at] == '1', ARGV[at + 1], {}
 if chord_count > 0 then
-  for n = 1, chord_count do chords[n] = {life = tonumber(ARGV[at + n])} end
-  at = at + chord_count + 1
+  for n = 1, chord_count do
+    local keys = {unpack(KEYS, lists + 7 * n - 6, lists + 7 * n)}
+    chords[n] = {keys = keys, life = tonumber(ARGV[at + 2 * n]), untold = ARGV[at + 2 * n + 1] == '1'}
+  end
+  at = at + 2 * chord_count + 2
 end
 
 -- How many parts may be counted here, so that the chord is not complete with them: none where anything is unusual.
 local function look_at(n)
   local chord = chords[n]
-  chord.keys = {unpack(KEYS, lists + 6 * n - 5, lists + 6 * n)}
-  local j, t, s, d, _, c = unpack(chord.keys)
+  local j, t, s, d, _, c, entry = unpack(chord.keys)
+  if chord.untold and redis.pcall('HEXISTS', entry, 'body') ~= 1 then return 0 end
   local count, size, added = redis.pcall(ordered and 'ZCARD' or 'LLEN', j), redis.pcall('GET', s), redis.pcall('GET', t)
   local counted, claim = redis.pcall('SCARD', d), redis.pcall('GET', c)
   for _, found in ipairs({count, size, added, counted, claim}) do
@@ -81,6 +86,28 @@ local function look_at(n)
   if claim == 'done' then return 0 end
   -- Its size may be told later.
   return size and size + (added or 0) - count - 1 or math.huge
+end
+
+-- Where the chords that are closed, with which these records begin, end; and whether all are their tokens'.
+local function closes_until(from, to)
+  local i, ours = from, true
+  while chord_count > 0 and i < to do
+    local n = string.match(ARGV[i], '^c(%d+)$')
+    if not n then break end
+    ours = ours and redis.pcall('GET', chords[tonumber(n)].keys[6]) == ARGV[i + 2]
+    i = i + 3
+  end
+  return i, ours
+end
+
+local function mark_all_done(from, to)
+  for i = from, to, 3 do mark_done(chords[tonumber(string.sub(ARGV[i], 2))].keys[6]) end
+end
+
+local function forget_all(from, to)
+  for i = from, to, 3 do
+    forget(leftover, chords[tonumber(string.sub(ARGV[i], 2))].keys, chord_index, ARGV[i + 1])
+  end
 end
 
 -- Where the parts that these records begin with end.
@@ -129,6 +156,7 @@ local function send(from, to)
 end
 
 local function take(tag)
+  if tag == '' then return true end
   if redis.call('HDEL', unacked, tag) == 0 then return false end
   held[#held + 1] = tag
   return true
@@ -199,15 +227,26 @@ while at <= #ARGV do
     end
   end
   local after = first + 3 * ARGV[at + 1]
-  local rest, answered = parts_until(first, after), nil
-  if rest > first then
+  local parts, ours = closes_until(first, after)
+  local rest, answered = parts_until(parts, after), nil
+  if parts > first then
+    -- Of those that are closed nothing else is to be done; the receipt comes last, as in `take_and_count`.
+    answered = tag ~= '' and redis.call('HEXISTS', unacked, tag) == 0 and '0' or ours and '1' or '2'
+    if answered == '1' then
+      mark_all_done(first, parts - 1)
+      take(tag)
+    end
+  elseif rest > first then
     answered = take_and_count(tag, first, rest, key, life, document, revoked_stays, from)
   elseif key then
     answered = take_and_store(tag, key, life, document, revoked_stays, from)
   else
     answered = take(tag) and '1' or '0'
   end
-  if answered == '1' then send(rest, after - 1) end
+  if answered == '1' then
+    send(rest, after - 1)
+    forget_all(first, parts - 1)
+  end
   done[#done + 1] = answered
   at = after
 end

@@ -6,7 +6,6 @@ step and all that follows of it before its neighbour; no waits, no expiry, no li
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections import deque
 from contextvars import ContextVar
@@ -16,30 +15,27 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from aioretryq import states
-from aioretryq.calling import REPLY_TO, compose, options_of_signature
 from aioretryq.context import Request
 from aioretryq.eager import result_of, run_through
 from aioretryq.errors import AioretryqError, ChordError, NotRegistered
-from aioretryq.ids import new_id
 from aioretryq.outcome import Failed, Ignored, Rejected, Replaced, Succeeded
 from aioretryq.protocol.signature import (
     CHAIN,
     CHORD,
     GROUP,
-    TASK,
     Node,
     group_of,
     read_signature,
     read_signatures,
-    steps_of,
 )
+from aioretryq.results.eager import EagerResult
 from aioretryq.results.group import GroupResult
-from aioretryq.results.result import EagerResult
 from aioretryq.workflows import errbacks
-from aioretryq.workflows.batches import Like, Opening
-from aioretryq.workflows.compiling import Sender, compile
+from aioretryq.workflows.compile import compile, whole
+from aioretryq.workflows.compiler import Compiler
 from aioretryq.workflows.places import replacement, rest_of_chain
-from aioretryq.workflows.plan import Compiler, Handle
+from aioretryq.workflows.plan import Like, Opening
+from aioretryq.workflows.sender import sender_of
 from aioretryq.workflows.shapes import errbacks_of, failing
 
 if TYPE_CHECKING:
@@ -49,7 +45,8 @@ if TYPE_CHECKING:
     from aioretryq.eager import Sleep
     from aioretryq.message import Signature, TaskMessage
     from aioretryq.outcome import Outcome
-    from aioretryq.workflows.plan import Compose, Plan
+    from aioretryq.workflows.plan import Plan
+    from aioretryq.workflows.promises import Handle
 
 Result = EagerResult[Any] | GroupResult[Any]
 
@@ -81,13 +78,14 @@ class Ending(Struct, frozen=True):
     traceback: str | None = None
 
 
-class InPlace:
-    """One workflow."""
+class EagerRun:
+    """One workflow. `retries`: how often the call has been tried before, if it is only one."""
 
-    def __init__(self, queue: TaskQueue, sleep: Sleep, throw: bool) -> None:
+    def __init__(self, queue: TaskQueue, sleep: Sleep, throw: bool, retries: int = 0) -> None:
         self._queue = queue
         self._sleep = sleep
         self._throw = throw
+        self._retries = retries
         self._waiting: deque[TaskMessage] = deque()
         self._chords: dict[str, Chord] = {}
         self._closed: set[str] = set()
@@ -100,12 +98,12 @@ class InPlace:
         call: tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]],
         caller: Request | None,
     ) -> Result | None:
-        in_header = self._queue.conf.task_allow_error_cb_on_chord_header
-        sender = Sender(self._composing(caller), new_id, REPLY_TO, time.time(), errbacks_in_header=in_header)
-        plan = compile(node, *call, sender=sender)
+        plan = compile(node, *call, sender=sender_of(self._queue, caller))
         for batch in plan.batches():
             self._open((*batch.openings, *batch.seals))
             self._waiting += (each.message() if isinstance(each, Like) else each for each in batch.messages)
+        if self._retries:
+            self._waiting = deque(replace(each, retries=self._retries) for each in self._waiting)
         handle = plan.result
         await self.finish()
         return None if handle is None else self.result(handle)
@@ -215,7 +213,7 @@ class InPlace:
     async def _failure(self, message: TaskMessage, request: Request, ending: Ending) -> list[TaskMessage]:
         if self._throw:
             raise ending.exc
-        calls = [call for step in message.chain or () for call in failing(read_signature(step))]
+        calls = [call for step in message.chain or () for call in failing(read_signature(step, lenient=True))]
         new = await self._told(message.errbacks or (), request, ending)
         part = Part(message.id, _index(message), exc=ending.exc)
         return [*new, *await self._part(_place(message), part, request), *await self._never(calls, request, ending)]
@@ -279,7 +277,8 @@ class InPlace:
         if self._throw:
             raise exc
         ending = Ending(exc, "".join(traceback.format_exception(exc)))
-        later = [call for step in node.options.get("chain") or () for call in failing(read_signature(step))]
+        steps = node.options.get("chain") or ()
+        later = [call for step in steps for call in failing(read_signature(step, lenient=True))]
         new: list[TaskMessage] = []
         for call, signatures in errbacks_of(node):
             of = Request(id=call.task_id, task=call.task, args=list(call.args), kwargs=call.kwargs, is_eager=True)
@@ -302,30 +301,14 @@ class InPlace:
         self._waiting.extendleft(reversed(messages))
 
     def _compiler(self, caller: Request | None) -> Compiler:
-        in_header = self._queue.conf.task_allow_error_cb_on_chord_header
-        return Compiler(self._composing(caller), new_id, REPLY_TO, errbacks_in_header=in_header)
-
-    def _composing(self, caller: Request | None) -> Compose:
-        queue, now = self._queue, time.time()
-
-        def made(
-            name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-        ) -> TaskMessage:
-            call = options_of_signature(options, name)
-            try:
-                task = queue.find_task(name)
-            except NotRegistered:
-                task = None
-            return compose(name, (args, kwargs), call, task=task, settings=queue.conf, caller=caller, now=now)
-
-        return made
+        return Compiler(sender_of(self._queue, caller))
 
     # -- results
 
     def _keep(self, task_id: str, result: EagerResult[Any]) -> None:
         """A final one stays."""
         found = self._results.get(task_id)
-        if found is None or found.at_hand()[0] not in states.FINAL:
+        if found is None or found._at_hand()[0] not in states.FINAL:
             self._results[task_id] = result
 
     def result(self, handle: Handle) -> Result:
@@ -354,20 +337,12 @@ class InPlace:
         return GroupResult(result_id, [self._from_tuple(each) for each in members], self._queue)
 
 
-_current: ContextVar[InPlace | None] = ContextVar("aioretryq_in_place", default=None)
+_current: ContextVar[EagerRun | None] = ContextVar("aioretryq_eager", default=None)
 
 
-def current() -> InPlace | None:
+def current() -> EagerRun | None:
     """The workflow that runs here, if one does."""
     return _current.get()
-
-
-def whole(node: Node) -> Node:
-    """With all members at once: nothing is saved by waiting for those of a generator."""
-    if node.kind == TASK:
-        return node
-    body = None if node.body is None else whole(node.body)
-    return replace(node, steps=tuple(map(whole, steps_of(node))), body=body)
 
 
 def _values(chord: Chord) -> list[Any]:

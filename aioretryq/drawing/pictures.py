@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aioretryq.canvas.charts import dot_text, mermaid_text
-from aioretryq.canvas.result_trees import tree_of_result
-from aioretryq.canvas.trees import MORE, Tree, collapsed, consecutive
+from aioretryq.drawing.charts import dot_text, mermaid_text
+from aioretryq.drawing.result_trees import tree_of_result
+from aioretryq.drawing.trees import MORE, Tree, collapsed, consecutive
 from aioretryq.errors import ConfigError
 from aioretryq.protocol.members import KEPT, Members
 from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK, Node, read_signature, read_signatures

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aioretryq import states
-from aioretryq.canvas.result_trees import NOT_RECORDED, Found, Known, Recorded, Result, Shown, recorded_result
+from aioretryq.drawing.result_trees import Found, Known, Result, Shown, names_of_steps
 from aioretryq.results.group import result_from_tuple
+from aioretryq.results.recorded import results_of_steps, senders, steps_of
 from aioretryq.results.result import AsyncResult
-from aioretryq.workflows.record import read_record, record_key
 
 if TYPE_CHECKING:
     from aioretryq.app import TaskQueue
-    from aioretryq.canvas.trees import Tree
+    from aioretryq.drawing.trees import Tree
 
 
 class Lookup:
@@ -29,24 +29,24 @@ class Lookup:
         What aioretryq sent is known by what it has recorded under the id of its result; anything else, as what a
         Celery client has composed, by the tasks that have begun: which has sent which.
         """
-        result, recorded = await self._start()
+        result, names = await self._start()
         if result is None:
             return None
         found = Found(self._app, self._final)
         await found.read(result)
         self._final |= {task_id: known for task_id, known in found.known.items() if known.state in states.FINAL}
-        return Shown(found.known, recorded).line(result, 0)
+        return Shown(found.known, names).line(result, 0)
 
-    async def _start(self) -> tuple[Result | None, Recorded]:
-        """Where to begin."""
+    async def _start(self) -> tuple[Result | None, dict[str, str]]:
+        """Where to begin, and the names that were recorded."""
         results, wanted = self._app.results, self._wanted
-        steps = read_record(await results.restore_group(record_key(wanted)))
+        steps = await steps_of(self._app, wanted)
         if steps:
-            return recorded_result(steps, self._app)
+            return results_of_steps(steps, self._app), names_of_steps(steps)
         saved = await results.restore_group(wanted)
         if saved is not None:
-            return result_from_tuple(saved, self._app), NOT_RECORDED
+            return result_from_tuple(saved, self._app), {}
         if wanted not in self._final and not await results.exists(wanted):
-            return None, NOT_RECORDED
-        first = await Found(self._app, self._final).climb(wanted)
-        return AsyncResult(first, self._app), NOT_RECORDED
+            return None, {}
+        first = [wanted, *await senders(self._app, wanted)][-1]
+        return AsyncResult(first, self._app), {}

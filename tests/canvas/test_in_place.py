@@ -24,7 +24,7 @@ from aioretryq import (
     Worker,
 )
 from aioretryq.canvas import chain, chord, group
-from aioretryq.canvas.drawing import mermaid, tree_of_result
+from aioretryq.drawing.pictures import mermaid, tree_of_result
 from queues import memory_url, soon, until
 
 

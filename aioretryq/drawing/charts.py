@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from aioretryq import states
-from aioretryq.canvas.trees import MORE, Tree
+from aioretryq.drawing.trees import MORE, Tree
 from aioretryq.protocol.signature import CHAIN, CHORD, GROUP, TASK
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Chart:
 
 
 def _title(tree: Tree) -> str:
-    return tree.text if tree.state is None else f"{tree.text}: {tree.state}"
+    return tree.title if tree.state is None else f"{tree.title}: {tree.state}"
 
 
 def _empty(tree: Tree) -> str:

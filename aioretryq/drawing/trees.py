@@ -20,12 +20,20 @@ MOST = 200
 """Members of a group that are drawn at all, where they differ; a last node tells of the others."""
 
 
+class Share(Struct, frozen=True):
+    """How far a group is: of `total` members so many are done, and so many of these have failed."""
+
+    done: int
+    failed: int
+    total: int
+
+
 class Tree(Struct, frozen=True):
     """A workflow to be shown: a call (`task`), or a chain, group or chord of others, or a place for what is left out.
 
     `children` are the steps of a chain, the members of a group, and of a chord its header (a group) and its body; of
     a task what it calls, or has called, next: `role` says as what (`link`, `link_error`). `state` is None of what was
-    only composed. With `count` it stands for that many equal ones.
+    only composed. With `count` it stands for that many equal ones. `share` is None of all but groups that were sent.
     """
 
     label: str
@@ -35,6 +43,15 @@ class Tree(Struct, frozen=True):
     children: tuple[Tree, ...] = ()
     role: str = ""
     count: int = 1
+    share: Share | None = None
+
+    @property
+    def title(self) -> str:
+        """The same, of a group with how far it is: `group: 3 of 5 done, 1 failed`."""
+        if self.share is None:
+            return self.text
+        failed = f", {self.share.failed:,} failed" if self.share.failed else ""
+        return f"{self.text}: {self.share.done:,} of {self.share.total:,} done{failed}"
 
     @property
     def text(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aioretryq.calling import CallOptions
 from aioretryq.context import current_run
 from aioretryq.eager import no_sleep
 from aioretryq.linking import with_signatures
 from aioretryq.message import TaskMessage
 from aioretryq.protocol.signature import TASK, Node
-from aioretryq.results.result import EagerResult
-from aioretryq.workflows.in_place_run import InPlace, Result, current
+from aioretryq.results.eager import EagerResult
+from aioretryq.workflows.eager_run import EagerRun, Result, current
 from aioretryq.workflows.promises import Handle
 
 if TYPE_CHECKING:
@@ -38,13 +39,11 @@ async def apply(
     """Run it to its end: the result of the last thing in it, with its parents; None if there is nothing in it.
 
     With `throw` the first exception of a task is raised at once, and nothing else runs. Raises NotRegistered for a
-    single call of a task that is not there, and what `compile` raises.
+    single call of a task that is not there, ConfigError for options that no call has, and what `compile` raises.
     """
     if node.kind == TASK:
         queue.find_task(node.task)  # as where a task is called
-    run = current_run.get()
-    caller = None if run is None else run.request
-    return await InPlace(queue, sleep, throw).run(node, (args, kwargs or {}, options or {}), caller)
+    return await _run(EagerRun(queue, sleep, throw), node, (args, kwargs or {}, options or {}))
 
 
 async def apply_task(
@@ -58,18 +57,28 @@ async def apply_task(
 ) -> EagerResult[Any]:
     """A task with what is linked to it."""
     given = {name: value for name, value in options.items() if name not in ("sleep", "throw", "retries")}
-    options = with_signatures(given, task.name)
-    node = Node(TASK, task.name, tuple(args), dict(kwargs), dict(options))
-    found = await apply(task.app, node, sleep=sleep, throw=throw)
+    node = Node(TASK, task.name, tuple(args), dict(kwargs))
+    retries = options.get("retries") or 0
+    found = await _run(EagerRun(task.app, sleep, throw, retries), node, ((), {}, given))
     assert isinstance(found, EagerResult)
     return found
+
+
+async def _run(
+    run: EagerRun, node: Node, call: tuple[Sequence[Any], Mapping[str, Any], Mapping[str, Any]]
+) -> Result | None:
+    args, kwargs, options = call
+    given = with_signatures(options, node.task)
+    CallOptions.of(given, node.task)
+    caller = current_run.get()
+    return await run.run(node, (args, kwargs, given), None if caller is None else caller.request)
 
 
 async def apply_replacement(
     task: Task[Any, Any], request: Request, outcome: Replaced, *, sleep: Sleep, throw: bool
 ) -> EagerResult[Any]:
     """What takes the place of a task that runs in place by itself."""
-    run = InPlace(task.app, sleep, throw)
+    run = EagerRun(task.app, sleep, throw)
     task_id = request.id or ""
     message = TaskMessage(id=task_id, task=task.name, replaced_task_nesting=request.replaced_task_nesting)
     run.next(await run.follow(message, request, outcome))

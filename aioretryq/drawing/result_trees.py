@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from aioretryq import states
-from aioretryq.canvas.trees import MORE, Tree, collapsed, consecutive
+from aioretryq.drawing.trees import MORE, Share, Tree, collapsed, consecutive
 from aioretryq.protocol.signature import CHAIN, GROUP
+from aioretryq.results.eager import EagerResult
 from aioretryq.results.group import GroupResult
-from aioretryq.results.result import AsyncResult, EagerResult
-from aioretryq.workflows.record import Step, read_record, record_key
+from aioretryq.results.recorded import results_of_steps, steps_of
+from aioretryq.results.result import AsyncResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from aioretryq.app import TaskQueue
     from aioretryq.protocol.result import ResultDocument
+    from aioretryq.workflows.record import Step
 
 Result = AsyncResult[Any] | GroupResult[Any]
 
@@ -40,51 +43,33 @@ class Known(Struct, frozen=True):
 NOTHING = Known(states.PENDING)
 
 
-class Recorded(Struct, frozen=True):
-    """What its sender has kept of a workflow: names by id, and (number of members, their name) by a group's id."""
-
-    names: dict[str, str] = {}
-    many: dict[str, tuple[int, str | None]] = {}
-
-
-NOT_RECORDED = Recorded()
-
-
 async def tree_of_result(result: Result) -> Tree:
     """With all that is known to belong to it: what is before it, its members, and what was sent by any of them.
 
     Each task is in it once, where it is met first. Names are known of what was recorded when it was sent, and where
     results are stored with `result_extended`.
     """
-    here = any(isinstance(each, EagerResult) for each in whole_line(result))
-    found, recorded = Found(None if here else result.app), NOT_RECORDED
+    if any(isinstance(each, EagerResult) for each in whole_line(result)):
+        app, steps = None, []
+    else:
+        app, steps = result.app, await steps_of(result.app, result.id)
+        if steps and isinstance(result, AsyncResult) and result.parent is None:
+            result = results_of_steps(steps, result.app) or result
+    found = Found(app)
     await found.read(result)
-    if not here:
-        steps = read_record(await result.app.results.restore_group(record_key(result.id)))
-        recorded = Recorded(recorded_result(steps or (), result.app)[1].names)
-    return Shown(found.known, recorded).line(result, 0)
+    return Shown(found.known, names_of_steps(steps)).line(result, 0)
 
 
-def recorded_result(steps: Sequence[Step], app: TaskQueue) -> tuple[Result | None, Recorded]:
-    """The last of these steps, the others its parents; and what is known besides."""
+def names_of_steps(steps: Iterable[Step]) -> dict[str, str]:
+    """By the ids of their tasks."""
     names: dict[str, str] = {}
-    many: dict[str, tuple[int, str | None]] = {}
-
-    def result(line: Sequence[Step]) -> Result | None:
-        last: Result | None = None
-        for step in line:
-            if step.count is not None:
-                many[step.id] = (step.count, step.task)
-            elif step.task is not None:
-                names[step.id] = step.task
-            if step.count is None and step.members is None:
-                last = AsyncResult(step.id, app, parent=last)
-            else:
-                members = [found for each in step.members or () if (found := result(each)) is not None]
-                last = GroupResult(step.id, members, app, parent=last)
-        return last
-
-    return result(steps), Recorded(names, many)
+    waiting = list(steps)
+    while waiting:
+        step = waiting.pop()
+        if step.task is not None:
+            names.update(dict.fromkeys((step.id,) if step.ids is None else step.ids, step.task))
+        waiting += [each for member in step.members or () for each in member]
+    return names
 
 
 class Found:
@@ -103,19 +88,6 @@ class Found:
             level = []
             for known in await self._look(list(new.values())):
                 level += known.children
-
-    async def climb(self, task_id: str) -> str:
-        """The first of those who sent it, as far as each says so, the sender of what it has sent, too: the last part
-        of a header, as Celery has it, does not tell of the body."""
-        seen = {task_id}
-        (known,) = await self._look([AsyncResult(task_id, self.app)])
-        while known.parent_id is not None and known.parent_id not in seen:
-            seen.add(known.parent_id)
-            (sender,) = await self._look([AsyncResult(known.parent_id, self.app)])
-            if not any(leaf.id == task_id for child in sender.children for leaf in whole_line(child)):
-                break
-            task_id, known = known.parent_id, sender
-        return task_id
 
     @property
     def app(self) -> TaskQueue:
@@ -161,9 +133,9 @@ def whole_line(result: Result) -> Iterator[AsyncResult[Any]]:
 class Shown:
     """Makes the tree; what is in it already is not shown again."""
 
-    def __init__(self, known: Mapping[str, Known], recorded: Recorded = NOT_RECORDED) -> None:
+    def __init__(self, known: Mapping[str, Known], names: Mapping[str, str]) -> None:
         self._known = known
-        self._recorded = recorded
+        self._names = names
         self._drawn: set[str] = set()
 
     def line(self, result: Result, depth: int) -> Tree:
@@ -196,16 +168,26 @@ class Shown:
         return [each for each in self._known.get(node.id, NOTHING).children if each.id not in self._drawn]
 
     def _one(self, node: Result, sent: list[Result], depth: int) -> Tree:
-        if node.id in self._recorded.many:
-            count, name = self._recorded.many[node.id]
-            members: Iterable[Tree] = [Tree(name or "", count=count)]
-            return Tree("", node.id, kind=GROUP, children=tuple(members))
         if isinstance(node, GroupResult):
-            members = self._all(node.results, depth)
-            return Tree("", node.id, kind=GROUP, children=collapsed(members))
+            ended = Counter(map(self._ended, node.results))
+            share = Share(len(node.results) - ended[None], ended[states.FAILURE], len(node.results))
+            return Tree("", node.id, kind=GROUP, children=collapsed(self._all(node.results, depth)), share=share)
         known = self._known.get(node.id, NOTHING)
-        name = known.name or self._recorded.names.get(node.id, "")
+        name = known.name or self._names.get(node.id, "")
         return Tree(name, node.id, known.state, children=tuple(self._all(sent, depth)))
+
+    def _ended(self, result: Result) -> str | None:
+        """SUCCESS or FAILURE, once it is known. What follows a failure never runs, even if nobody ever says so."""
+        if isinstance(result, GroupResult):
+            members = set(map(self._ended, result.results))
+            if None not in members:
+                return states.FAILURE if states.FAILURE in members else states.SUCCESS
+        elif (state := self._known.get(result.id, NOTHING).state) in states.FINAL:
+            return states.SUCCESS if state == states.SUCCESS else states.FAILURE
+        return states.FAILURE if result.parent is not None and self._has_failed(result.parent) else None
+
+    def _has_failed(self, result: Result) -> bool:
+        return any(self._known.get(leaf.id, NOTHING).state in states.PROPAGATED for leaf in whole_line(result))
 
     def _all(self, results: Iterable[Result], depth: int) -> Iterator[Tree]:
         for each in results:
