@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aioretryq import states
-from aioretryq.errors import AioretryqError, ChordError, NotOpenError
+from aioretryq.errors import AioretryqError, ChordError, NotOpenError, TaskRevokedError
 from aioretryq.message import ChordClaim
 from aioretryq.protocol import jsontypes
 from aioretryq.protocol.exceptions import exception_from_data
@@ -87,7 +87,8 @@ class Bodies:
                 raise _Failed(error, error)
             found = await self._found(complete, attempted)
         except _Failed as failed:
-            return self._failure(complete, attempted, failed.error, failed.cause)
+            revoked = isinstance(failed.cause, TaskRevokedError) and await self._is_revoked(complete)
+            return self._failure(complete, attempted, failed.error, failed.cause, revoked=revoked)
         except NotOpenError:
             raise  # the worker is being torn down, and the part comes back
         except AioretryqError as wrong:
@@ -110,10 +111,21 @@ class Bodies:
         logger.warning("The body of chord %s is sent by another worker", inline(group_id))
         return None
 
-    def _failure(self, complete: Return, attempted: Attempted, error: ChordError, cause: BaseException) -> Body:
-        logger.error("Chord %s has failed: %s", inline(complete.part.group_id), error)
+    def _failure(
+        self,
+        complete: Return,
+        attempted: Attempted,
+        error: ChordError,
+        cause: BaseException,
+        *,
+        revoked: bool = False,
+    ) -> Body:
+        if revoked:
+            logger.info("Chord %s is revoked", inline(complete.part.group_id))
+        else:
+            logger.error("Chord %s has failed: %s", inline(complete.part.group_id), error)
         now = self._clock()
-        found = self._followups.body_failure(attempted, complete.body, error, cause, now)
+        found = self._followups.body_failure(attempted, complete.body, error, cause, now, revoked=revoked)
         return Body(complete, found, _claim(complete, failed=True), now)
 
     async def _found(self, complete: Return, attempted: Attempted) -> Following:
@@ -122,6 +134,12 @@ class Bodies:
             return self._followups.body(attempted, complete.body, results, now)
         send = partial(self._followups.body, attempted, complete.body, results, now)
         return await anyio.to_thread.run_sync(send)
+
+    async def _is_revoked(self, complete: Return) -> bool:
+        """Whether the body is, too: somebody has cancelled the workflow, and nobody has to be alarmed."""
+        ids = list(_ids(read_signature(complete.body)))
+        documents = await self._settler.persist(lambda: self._queue.results.get_many(ids))
+        return any(document.status == states.REVOKED for document in documents)
 
     async def _is_told(self, complete: Return) -> bool:
         """Whether there are results of the body already; not counting what an earlier run of this message told."""

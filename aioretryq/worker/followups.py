@@ -175,21 +175,30 @@ class Followups:
         return self._sent(compiler.plan)
 
     def body_failure(
-        self, attempted: Attempted, body: Signature, error: ChordError, cause: BaseException, now: float
+        self,
+        attempted: Attempted,
+        body: Signature,
+        error: ChordError,
+        cause: BaseException,
+        now: float,
+        *,
+        revoked: bool,
     ) -> Following:
-        """Of a chord with a part that failed, with `cause`: all that waits for its body is told."""
+        """Of a chord with a part that failed, with `cause`: all that waits for its body is told. `revoked`: the body
+        was, too, and ends as any call that is."""
         nodes = self._readable([body])
         if not nodes:
             return NOTHING
         node = nodes[0]
         # As in Celery: each member of a group has failed of what the part has failed of.
-        exc = cause if node.kind == GROUP else error
-        ending = Ending(states.FAILURE, exc, "".join(traceback.format_exception(exc)))
+        exc = cause if revoked or node.kind == GROUP else error
+        shown = "".join(traceback.format_exception(exc))
+        ending = Ending(states.REVOKED, exc) if revoked else Ending(states.FAILURE, exc, shown)
         later = [call for step in self._readable(node.options.get("chain")) for call in failing(step)]
         calls = [*failing(node), *later]
         compiler = self._compiler(attempted.request, f"failed body of {_gid(node)}", now)
         called = []
-        for call, errbacks in errbacks_of(node):
+        for call, errbacks in () if revoked else errbacks_of(node):
             called += self._errbacks(compiler, errbacks, _request_of(call, attempted.request), ending)
         returns = self._parts.failed(attempted, calls, ending)
         return self._sent(compiler.plan, returns, records=self._parts.records(calls, ending, now), errbacks=called)

@@ -91,7 +91,7 @@ class Run:
     def _of(self, node: Composed, args: tuple[Any, ...]) -> Outcome:
         match node["subtask_type"]:
             case "chain":
-                steps = spliced(node)
+                steps = with_headers(spliced(node))
                 found = self._of(steps[0], args)
                 for step in steps[1:]:
                     found = self._after(found, step)
@@ -142,6 +142,19 @@ class Run:
 
     def _tell(self, node: Composed, error: Failed) -> None:
         self.log += [f"{errback['kwargs']['at']} told {error.type}" for errback in listed(node, "link_error")]
+
+
+def with_headers(steps: list[Composed]) -> list[Composed]:
+    """Each group that something follows is the header of a chord."""
+    found: list[Composed] = []
+    for step in reversed(steps):
+        if step["subtask_type"] == "group" and found:
+            found.append(
+                {**step, "subtask_type": "chord", "kwargs": {"header": members_of(step), "body": found.pop()}}
+            )
+        else:
+            found.append(step)
+    return found[::-1]
 
 
 NOTHING: Composed = {

@@ -83,6 +83,7 @@ ONCE_WRONG = [
     Chord((Chord((ADD,), Group(())), Chord((FAIL,), Chain((Group(()),)))), ADD),
     *END_IN_NOTHING,  # the body was never called: nothing returns of an empty group
     Chord((FAIL,), Chain((Chord((ADD,), Call("add", errbacks=1)), Chain((ADD, ADD))))),  # the errback was not called
+    Chain((Group((FAIL, ADD)), Group((ADD, ADD)), Group((ADD, ADD)))),  # what fails is a chord
 ]
 
 

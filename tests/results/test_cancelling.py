@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from canvas.composing import s, si, written
@@ -121,6 +122,19 @@ class TestCancelling:
         # Whose header has failed, fails: not if it was revoked before.
         assert await statuses(queue, [body.id, body.parent.id]) == {"REVOKED"}
         assert tasks.ended == []
+
+    async def test_nobody_is_alarmed(self, queue, tasks, caplog):
+        caplog.set_level(logging.INFO, "aioretryq.worker")
+        body = s("short", "body").on_error(s("short", "alarm"))
+        async with Worker(queue, concurrency=20).running():
+            found = await send(queue, chord([s("long", 1), s("long", 2)], body) | s("short", "after"))
+            await until(lambda: sorted(tasks.begun) == [1, 2])
+            await soon(found.cancel())
+            await until(lambda: "is revoked" in caplog.text)
+        # Whatever followed from it was sent when the worker had stopped.
+        assert await queue.broker.depth(["celery"]) == {"celery": 0}
+        assert tasks.ended == []
+        assert "has failed" not in caplog.text
 
     async def test_chains_in_a_group(self, queue, tasks, worker):
         found = await send(queue, group(chain(s("long", n), s("short", n)) for n in range(3)))
