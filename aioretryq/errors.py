@@ -14,7 +14,7 @@
     │   ├── BackendStoreError       a result could not be stored
     │   └── BackendGetMetaError     a result could not be read
     ├── PublishError                a task was not sent, or may not have been (Celery: OperationalError)
-    │   └── PartlySent              some of many calls were sent
+    │   └── PartlySent              some of many calls, or of a workflow, were sent
     ├── ProtocolError               bytes that are not a message or a result
     │   └── ContentDisallowed       a serializer that `accept_content` does not allow
     ├── EncodeError                 arguments or a result that cannot be serialised

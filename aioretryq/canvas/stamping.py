@@ -98,9 +98,9 @@ class _Round:
     def stamped(self, node: Node, stamps: Stamps) -> Node:
         match node.kind:
             case "group":
-                return self._group(node, stamps)
+                return self._steps(node, stamps, "group")[0]
             case "chain":
-                return self._chain(node, stamps)
+                return self._steps(node, stamps, "chain")[0]
             case "chord":
                 return self._chord(node, stamps)
         node = self.with_links(node, stamps)
@@ -119,25 +119,16 @@ class _Round:
             node = node.with_options(**{option: written})
         return node
 
-    def _group(self, node: Node, stamps: Stamps) -> Node:
-        found = self._merged(node, self._asked("on_group_start", node, stamps), stamps)
-        node = self.with_links(node, found)
-        node = replace(node, steps=each_of(node.steps, lambda member: self.stamped(member, found)))
-        self._asked("on_group_end", node, found)
-        return node
-
-    def _chain(self, node: Node, stamps: Stamps) -> Node:
-        found = self._merged(node, self._asked("on_chain_start", node, stamps), stamps)
+    def _steps(self, node: Node, stamps: Stamps, whose: str) -> tuple[Node, Stamps]:
+        """With the steps of a chain, the members of a group or the header of a chord stamped; and what they got."""
+        found = self._merged(node, self._asked(f"on_{whose}_start", node, stamps), stamps)
         node = self.with_links(node, found)
         node = replace(node, steps=each_of(node.steps, lambda step: self.stamped(step, found)))
-        self._asked("on_chain_end", node, found)
-        return node
+        self._asked(f"on_{whose}_end", node, found)
+        return node, found
 
     def _chord(self, node: Node, stamps: Stamps) -> Node:
-        found = self._merged(node, self._asked("on_chord_header_start", node, stamps), stamps)
-        node = self.with_links(node, found)
-        node = replace(node, steps=each_of(node.steps, lambda part: self.stamped(part, found)))
-        self._asked("on_chord_header_end", node, found)
+        node, found = self._steps(node, stamps, "chord_header")
         if node.body is None:
             return node
         # Also without a visitor, where Celery leaves it out: who revokes by a stamp means the whole workflow.

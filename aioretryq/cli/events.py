@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-import os
 import sys
 import time
 from fnmatch import fnmatchcase
@@ -19,7 +18,7 @@ from rich.live import Live
 from aioretryq.cli.event_table import screen
 from aioretryq.cli.event_text import Lines, as_json
 from aioretryq.cli.loading import queue_at
-from aioretryq.errors import AioretryqError, ConfigError, UnavailableError
+from aioretryq.cli.watching import watching
 from aioretryq.events import State
 
 if TYPE_CHECKING:
@@ -72,21 +71,10 @@ def events(
         if doubt := doubts(each):
             click.echo(f"Warning: {doubt}", err=True)
     live = not (dump or as_lines) and sys.stdout.isatty()
-    try:
+    with watching(UNREACHABLE):
         asyncio.run(
             show_table(queue, wanted) if live else show_lines(queue, wanted, as_json if as_lines else Lines().line)
         )
-    except KeyboardInterrupt:
-        pass
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
-    except UnavailableError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(UNREACHABLE) from error
-    except AioretryqError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def doubts(pattern: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,10 +18,11 @@ from aioretryq.backends.disabled import DisabledBackend
 from aioretryq.cli.event_table import COLORS
 from aioretryq.cli.events import UNREACHABLE, Notes
 from aioretryq.cli.loading import queue_at
+from aioretryq.cli.watching import watching
 from aioretryq.cli.workflow_tree import as_json, columns, is_done, lines, open_ids, rows
 from aioretryq.drawing.lookup import Lookup
 from aioretryq.drawing.pictures import dot, mermaid
-from aioretryq.errors import AioretryqError, ConfigError, UnavailableError
+from aioretryq.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,21 +95,10 @@ def workflow(
     queue = queue_at(app or named, url, in_memory=IN_MEMORY)
     form = click.get_current_context().meta.get(FORM)
     live = form is None and not once and sys.stdout.isatty()
-    try:
+    with watching(UNREACHABLE):
         if backend is not None:
             queue.conf.result_backend = backend
         asyncio.run(follow(queue, wanted) if live else show(queue, wanted, FORMS[form]))
-    except KeyboardInterrupt:
-        pass
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
-    except UnavailableError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(UNREACHABLE) from error
-    except AioretryqError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _text(tree: Tree, wanted: str) -> str:
